@@ -1,0 +1,1 @@
+"""The `koii-p2p` command: one module per command group; prints, never decides."""

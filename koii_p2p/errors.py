@@ -1,0 +1,39 @@
+"""Failures an operator can act on: one sentence of what, one of why, one of what to do."""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """A failure that is not a bug. The command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, why: str, remedy: str) -> None:
+        super().__init__(f"{what} {why} {remedy}")
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+
+class CheckFailed(OperatorError):
+    """Something was checked and found wrong (exit code 1)."""
+
+    exit_code = 1
+
+
+class ConfigurationError(OperatorError):
+    """A setting, key file, folder or task package cannot be used as it is (exit code 3)."""
+
+    exit_code = 3
+
+
+class NetworkError(OperatorError):
+    """A peer, port or address cannot be used (exit code 4)."""
+
+    exit_code = 4
+
+
+class ChainError(OperatorError):
+    """K2 cannot be reached, or refused a transaction (exit code 5)."""
+
+    exit_code = 5

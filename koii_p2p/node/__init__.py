@@ -1,0 +1,1 @@
+"""The node: supervised services that put the rooms together, and the operator's HTTP API."""

@@ -1,0 +1,1 @@
+"""Gradual consensus as pure functions, and one `RoundEngine`: events in, actions out."""

@@ -1,0 +1,1 @@
+"""What a node keeps on disk: keys, record log, signing journal, artifacts and task state."""

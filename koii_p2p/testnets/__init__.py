@@ -1,0 +1,1 @@
+"""Starts, watches, breaks and checks a net of real node processes."""
