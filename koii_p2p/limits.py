@@ -11,29 +11,45 @@ class Limits:
 
     # records
     record_bytes: int = 64 * 1024
+    equivocation_bytes: int = 2 * 64 * 1024 + 1024  # holds two whole records
     record_depth: int = 8
     submission_value_bytes: int = 512  # as on Koii: the on-chain submission string
     ballot_entries: int = 1024
     presence_addresses: int = 16
     address_bytes: int = 256
+    software_bytes: int = 64
 
     # rounds
     parked_records: int = 4096
     rounds_kept: int = 8
     roster_entries: int = 20_000
+    round_records: int = 60_000  # of all kinds, in one round of one task
+    commitment_bytes: int = 8 * 1024 * 1024
+    early_slots: int = 32  # how far two honest slot estimates may be apart
+    presences: int = 20_000
+    presence_slots: int = 1500  # how old, or early, a presence may be
 
     # storage
+    key_file_bytes: int = 4096
     task_value_bytes: int = 1024 * 1024
+    task_store_bytes: int = 256 * 1024 * 1024  # all keys and values of one task
     artifact_bytes: int = 64 * 1024 * 1024
 
     # settlement
     rpc_response_bytes: int = 32 * 1024 * 1024
     rpc_deadline: float = 10.0
     rpc_retries: int = 3
+    history_transactions: int = 200_000
+    confirmation_seconds: float = 120.0  # 150 slots of 400 ms, and as long again for a node that restarts
 
     # local K2
     rpc_request_bytes: int = 50 * 1024
     rpc_batch: int = 64
+    localk2_connections: int = 512
+    localk2_slot_transactions: int = 10_000
+    localk2_history_slots: int = 1_000_000  # older slots and their transactions are forgotten: 4.6 days of 400 ms
+    localk2_subscriptions: int = 256  # of one WebSocket
+    localk2_notices: int = 4096  # waiting for one WebSocket; a reader that falls behind is cut off
 
     # network
     gossip_message_bytes: int = 256 * 1024
@@ -42,8 +58,51 @@ class Limits:
     request_deadline: float = 10.0
     streams_per_peer: int = 32
     rejects_before_disconnect: int = 20
+    ban_seconds: float = 120.0
+    misbehaviour_memory: float = 600.0  # a peer's rejects are forgotten when it was quiet for this long
+    gossip_rpc_bytes: int = 1024 * 1024  # as every other libp2p implementation
+    gossip_seen_ids: int = 200_000
+    gossip_seen_seconds: float = 120.0
+    gossip_ids: int = 512  # message ids looked at in one IHAVE or IWANT
+    gossip_topic_bytes: int = 128
+    gossip_topics_per_peer: int = 64
+    gossip_queue: int = 512  # forwarded messages waiting for one peer
+    gossip_queue_bytes: int = 16 * 1024 * 1024
+    publish_pace: int = 64  # an own message waits while a neighbour has this many waiting
+    publish_patience: float = 1.0  # but not longer than this for one slow neighbour
+    own_messages_held: int = 256  # own messages kept for the first neighbour to subscribe
+    peer_stall_seconds: float = 15.0  # a peer that takes nothing, or answers no ping, for this long is dropped
+    streams_per_connection: int = 128
+    connection_buffer_bytes: int = 32 * 1024 * 1024
+    negotiation_deadline: float = 5.0
+    respond_deadline: float = 60.0  # reading a request, answering it and writing the response
+    address_book_peers: int = 4096
+    dial_deadline: float = 8.0
+    dials_at_once: int = 4
+    dial_backoff_first: float = 1.0
+    dial_backoff_longest: float = 60.0
+    stop_deadline: float = 5.0
 
     # tasks
     worker_memory_bytes: int = 512 * 1024 * 1024
-    worker_call_seconds: float = 30.0
+    worker_call_seconds: float = 30.0  # one submission, audit or distribution
+    worker_task_seconds: float = 600.0  # one task(): the work of a round
+    worker_start_seconds: float = 20.0  # import, then setup()
+    worker_cancel_seconds: float = 1.0  # for a call whose time is up to end by itself before the worker is killed
     worker_frame_bytes: int = 8 * 1024 * 1024
+    worker_queued_frames: int = 256
+    worker_open_requests: int = 64  # a task's unanswered requests to its node
+    worker_cpu_seconds: int = 4 * 3600  # of one worker's whole life; a new one starts afterwards
+    worker_file_bytes: int = 64 * 1024 * 1024  # one file
+    worker_open_files: int = 256
+    worker_niceness: int = 5
+    worker_restart_seconds: float = 0.5  # doubles with each crash in a row
+    worker_restart_seconds_most: float = 60.0
+    worker_stable_seconds: float = 120.0  # after this long without a crash the wait starts small again
+    worker_audits: int = 8  # at once
+    worker_output_bytes: int = 64 * 1024  # printed and logged, per window; the rest is counted and dropped
+    worker_output_window_seconds: float = 10.0
+    worker_line_bytes: int = 2048
+    worker_detail_bytes: int = 1024  # of an exception's text
+    task_key_bytes: int = 256
+    task_payload_bytes: int = 16 * 1024  # what a task may have signed
