@@ -1,0 +1,111 @@
+"""The round clock: which slots belong to which phase of which round. Slots only, never wall time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open range of slots `[opens, closes)`; empty when both are equal.
+
+    Koii docs: the stacking-rounds figure leaves the edges open; half-open is the reading under which every
+    slot belongs to exactly one phase.
+    """
+
+    opens: int
+    closes: int
+
+    def __contains__(self, slot: int) -> bool:
+        return self.opens <= slot < self.closes
+
+
+class Phase(Enum):
+    """Where a work round stands at a given slot."""
+
+    FUTURE = "future"
+    WORK = "work"
+    SUBMISSION = "submission"
+    AUDIT = "audit"
+    DELAY = "delay"
+    DISTRIBUTION = "distribution"
+    DISTRIBUTION_AUDIT = "distribution audit"
+    SETTLED = "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClock:
+    """Windows of every round of one task, all lengths in slots.
+
+    Koii docs: `EZ:Lesson 1/imgs/stacking-rounds.png`. Work round `r` is worked on in period `r`, submitted
+    and audited in period `r + 1`, paid in period `r + 2`; the same two window lengths serve both halves.
+    """
+
+    starting_slot: int
+    round_time: int
+    submission_window: int
+    audit_window: int
+
+    def period(self, slot: int) -> int:
+        """Period that `slot` falls into: `floor((slot - S0) / RT)`; negative before the task starts."""
+        return (slot - self.starting_slot) // self.round_time
+
+    def work(self, round_number: int) -> Window:
+        """Slots in which the work of the round is done: the whole period `r`."""
+        opens = self._start(round_number)
+        return Window(opens, opens + self.round_time)
+
+    def submission(self, round_number: int) -> Window:
+        """Slots in which submissions of the round are accepted: the first `SW` of period `r + 1`."""
+        opens = self._start(round_number + 1)
+        return Window(opens, opens + self.submission_window)
+
+    def audit(self, round_number: int) -> Window:
+        """Slots in which ballots of the round are accepted: the `AW` that follow the submissions."""
+        opens = self.submission(round_number).closes
+        return Window(opens, opens + self.audit_window)
+
+    def delay(self, round_number: int) -> Window:
+        """Slots between the audit and the end of period `r + 1`: peers reconcile what they know."""
+        return Window(self.audit(round_number).closes, self._start(round_number + 2))
+
+    def commitment(self, round_number: int) -> Window:
+        """Slots in which the round may be committed to: from audit end to the end of its distribution window.
+
+        Longer than the delay, so that a chain that is down for the delay does not cost the round.
+        """
+        return Window(self.audit(round_number).closes, self.distribution(round_number).closes)
+
+    def distribution(self, round_number: int) -> Window:
+        """Slots in which the distribution list is accepted: the first `SW` of period `r + 2`."""
+        opens = self._start(round_number + 2)
+        return Window(opens, opens + self.submission_window)
+
+    def distribution_audit(self, round_number: int) -> Window:
+        """Slots in which the distribution list is voted on: the `AW` that follow it."""
+        opens = self.distribution(round_number).closes
+        return Window(opens, opens + self.audit_window)
+
+    def settles_at(self, round_number: int) -> int:
+        """First slot at which the list of the round is final and may be settled."""
+        return self.distribution_audit(round_number).closes
+
+    def phase(self, round_number: int, slot: int) -> Phase:
+        """Phase of one work round at one slot. Every slot has exactly one; the delay may be empty."""
+        ends = (
+            (self._start(round_number), Phase.FUTURE),
+            (self.work(round_number).closes, Phase.WORK),
+            (self.submission(round_number).closes, Phase.SUBMISSION),
+            (self.audit(round_number).closes, Phase.AUDIT),
+            (self.delay(round_number).closes, Phase.DELAY),
+            (self.distribution(round_number).closes, Phase.DISTRIBUTION),
+            (self.distribution_audit(round_number).closes, Phase.DISTRIBUTION_AUDIT),
+        )
+        for end, phase in ends:
+            if slot < end:
+                return phase
+        return Phase.SETTLED
+
+    def _start(self, period: int) -> int:
+        return self.starting_slot + period * self.round_time

@@ -1,0 +1,67 @@
+"""What can be wrong with a round, each with a name of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FindingCode(Enum):
+    """What kind of thing is wrong. The value is the portable name; `FindingCode.X.__doc__` explains it."""
+
+    def __new__(cls, code: str, meaning: str) -> FindingCode:
+        """Make a member whose value is `code` and whose docstring is `meaning`."""
+        member = object.__new__(cls)
+        member._value_ = code
+        member.__doc__ = meaning
+        return member
+
+    COMMITMENT_DIGEST = "commitment_digest", "The commitment's bytes do not hash to the digest on the chain."
+    COMMITMENT_MALFORMED = "commitment_malformed", "The commitment's bytes are not a commitment."
+    COMMITMENT_TASK = "commitment_task", "The commitment names another task."
+    COMMITMENT_ROUND = "commitment_round", "The commitment names another round."
+    PREVIOUS = "previous", "The commitment does not follow the one anchored before it."
+    BEACON = "beacon", "The commitment's beacon does not follow from the chain's blockhash."
+    ROSTER = "roster", "The commitment was made with other stakes than the chain has."
+    BUNDLE_CID = "bundle_cid", "The bundle's bytes are not those that the commitment names."
+    BUNDLE_MALFORMED = "bundle_malformed", "The bundle's bytes are not a bundle."
+    RECORD_MALFORMED = "record_malformed", "Bytes in the bundle are not a record."
+    RECORD_SIGNATURE = "record_signature", "A record in the bundle is not signed by its author."
+    RECORD_KIND = "record_kind", "A record stands among those of another kind."
+    RECORD_PLACE = "record_place", "A record is of another task or round, or its slot is outside its window."
+    RECORD_AUTHOR = "record_author", "A record's author is not in the roster."
+    RECORD_ORDER = "record_order", "Records are not sorted by author, or one author has two."
+    SUBMISSION_DIFFERS = "submission_differs", "The commitment names another submission of this author."
+    SUBMISSION_MISSING = "submission_missing", "The bundle lacks a submission that the commitment names."
+    SUBMISSION_UNLISTED = "submission_unlisted", "The commitment says nothing of a submission in the bundle."
+    BALLOT_EMPTY = "ballot_empty", "A ballot has no votes."
+    BALLOT_NOT_ASSIGNED = "ballot_not_assigned", "A ballot votes on a submission without being due."
+    BALLOT_UNKNOWN_SUBMISSION = (
+        "ballot_unknown_submission",
+        "A ballot votes on a submission that nobody knows.",
+    )
+    SUBMISSIONS_ROOT = "submissions_root", "The bundle's submissions do not hash to the committed root."
+    BALLOTS_ROOT = "ballots_root", "The bundle's ballots do not hash to the committed root."
+    CHALLENGES_ROOT = "challenges_root", "The root of challenges is not that of an empty tree."
+    EVIDENCE_ROOT = "evidence_root", "The root of evidence is not that of an empty tree."
+    OUTCOME = "outcome", "The ballots lead to another outcome than committed."
+    AUDITOR_STATUS = "auditor_status", "The ballots lead to another standing of an auditor than committed."
+    COUNTS = "counts", "The committed counts are not those of the bundle."
+    LIST_MALFORMED = "list_malformed", "The list's bytes are not a distribution list."
+    LIST_ROUND = "list_round", "The list is of another round."
+    LIST_ROOT = "list_root", "The list does not hash to the root on the chain."
+    LIST_LEAF = "list_leaf", "A staker's totals are not what the outcomes lead to."
+    LIST_LEAF_MISSING = "list_leaf_missing", "The list lacks a staker."
+    LIST_LEAF_EXTRA = "list_leaf_extra", "The list has somebody who is no staker."
+    REWARD_TOTAL = "reward_total", "The reward total on the chain is not that of the list."
+    SLASH_TOTAL = "slash_total", "The slash total on the chain is not that of the list."
+    DISTRIBUTION = "distribution", "The task's distribution or the previous list leads to no valid list."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: its kind, a sentence, and the key (32 bytes) of whom it concerns, if any."""
+
+    code: FindingCode
+    text: str
+    subject: bytes | None = None

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+
+from koii_p2p.records.schema import Kind, Verdict
+from koii_p2p.rounds import events
+from koii_p2p.rounds.clock import Phase
+from koii_p2p.rounds.tally import Outcome
+from tests.rounds.simulation import BOUNTY, STAKE, TERMS, Net, Peer
+
+SLASH = STAKE * 7000 // 10000
+
+
+def outcomes(peer: Peer, number: int) -> dict[bytes, Outcome]:
+    state = peer.engine.round(number)
+    assert state is not None
+    assert state.commitment is not None
+    return state.commitment.outcome_of
+
+
+def assert_settled_alike(net: Net, rounds: range) -> None:
+    assert [name for name, _ in net.chain.transactions].count("commitment") == len(rounds)
+    assert [name for name, _ in net.chain.transactions].count("list") == len(rounds)
+    newest = {peer.engine.newest_list().root for peer in net.peers if peer.running}  # type: ignore[union-attr]
+    assert newest == {net.chain.anchored[rounds[-1]].list_root}
+
+
+def test_three_rounds_pay_the_honest_and_slash_the_cheater_once() -> None:
+    net = Net(honest=4, cheaters=1)
+    net.run_until_settled(2)
+    cheater = net.peers[-1]
+    assert_settled_alike(net, range(3))
+    for number in range(3):
+        for peer in net.peers:
+            found = outcomes(peer, number)
+            assert found[cheater.key] is Outcome.REJECTED
+            assert sum(outcome is Outcome.APPROVED for outcome in found.values()) == 4
+    for peer in net.peers[:-1]:
+        assert net.chain.stakes[peer.key].reward_paid == 3 * (BOUNTY // 4)
+        assert net.stake_of(peer) == STAKE
+    # Rounds 1 and 2 were in flight when the slash of round 0 landed: one stake is slashed once.
+    assert net.stake_of(cheater) == STAKE - SLASH
+    assert net.chain.stakes[cheater.key].reward_paid == 0
+
+
+def test_an_ejected_cheater_is_not_in_later_rosters() -> None:
+    net = Net(honest=4, cheaters=1)
+    net.run_until(TERMS.clock.audit(3).opens)
+    state = net.peers[0].engine.round(3)
+    assert state is not None
+    assert state.roster is not None
+    assert net.peers[-1].key not in state.roster
+    assert len(state.roster) == 4
+
+
+def test_three_rounds_are_in_flight() -> None:
+    net = Net(honest=3)
+    net.run_until(TERMS.starting_slot + 2 * TERMS.round_time + 5)
+    engine = net.peers[0].engine
+    assert engine.rounds() == (0, 1, 2)
+    phases = [TERMS.clock.phase(number, engine.slot) for number in engine.rounds()]
+    assert phases == [Phase.DISTRIBUTION, Phase.SUBMISSION, Phase.WORK]
+    asked = [type(action) for action in net.peers[0].done]
+    assert asked.count(events.RunTask) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lost_gossip_is_repaired_before_the_commitment(seed: int) -> None:
+    net = Net(honest=6, cheaters=1, loss=0.5, seed=seed)
+    net.run_until_settled(1)
+    assert_settled_alike(net, range(2))
+    for peer in net.peers:
+        assert outcomes(peer, 0) == outcomes(net.peers[0], 0)
+        assert len(outcomes(peer, 0)) == 7
+    assert net.stake_of(net.peers[-1]) == STAKE - SLASH
+
+
+PHASES = {
+    "work": TERMS.clock.work(1).opens + 5,
+    "submission": TERMS.clock.submission(1).opens + 5,
+    "audit": TERMS.clock.audit(1).opens + 5,
+    "delay": TERMS.clock.delay(1).opens + 1,
+    "distribution": TERMS.clock.distribution(1).opens + 1,
+    "distribution audit": TERMS.clock.distribution_audit(1).opens + 1,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("victim", range(4))
+def test_a_crash_in_any_phase_costs_no_honest_stake_and_the_node_catches_up(phase: str, victim: int) -> None:
+    net = Net(honest=4, cheaters=1)
+    net.run_until(PHASES[phase])
+    net.peers[victim].running = False
+    net.run_until(net.slot + 130)
+    net.peers[victim].restart(net.slot)
+    net.run_until_settled(4)
+    assert_settled_alike(net, range(5))
+    assert all(net.stake_of(peer) == STAKE for peer in net.peers[:-1])
+    assert net.stake_of(net.peers[-1]) == STAKE - SLASH
+    last = outcomes(net.peers[victim], 4)
+    assert last == outcomes(net.peers[(victim + 1) % 4], 4)
+    assert last[net.peers[victim].key] is Outcome.APPROVED
+
+
+def test_a_restarted_node_says_nothing_twice() -> None:
+    net = Net(honest=4)
+    net.run_until(TERMS.clock.audit(0).closes)
+    peer = net.peers[0]
+    peer.running = False
+    said = [action for action in peer.done if isinstance(action, events.SignAndPublish)]
+    assert {action.statement.kind for action in said} == {Kind.SUBMISSION, Kind.BALLOT}
+    peer.done.clear()
+    peer.restart(net.slot)
+    net.run_until(TERMS.clock.delay(0).closes)
+    again = [action for action in peer.done if isinstance(action, events.SignAndPublish)]
+    kinds = {action.statement.kind for action in again if action.statement.round == 0}
+    assert not kinds & {Kind.SUBMISSION, Kind.BALLOT}
+
+
+def test_a_dead_leader_costs_a_step_and_not_the_round() -> None:
+    alive = Net(honest=5)
+    alive.run_until_settled(0)
+    leader = alive.chain.anchored[0].commitment_by
+    net = Net(honest=5)
+    net.run_until(TERMS.clock.audit(0).closes - 1)
+    dead = next(peer for peer in net.peers if peer.key == leader)
+    dead.running = False
+    net.run_until_settled(0)
+    anchor = net.chain.anchored[0]
+    assert anchor.commitment_by != leader
+    late = anchor.commitment_slot - alive.chain.anchored[0].commitment_slot
+    assert 0 < late <= 2 * TERMS.clock.delay(0).closes - 2 * TERMS.clock.delay(0).opens
+    assert anchor.list_root is not None
+
+
+def test_an_audit_that_never_answers_is_unavailable_and_slashes_nobody() -> None:
+    net = Net(honest=4)
+    for peer in net.peers:
+        peer.audit = lambda _value: Verdict.UNAVAILABLE
+    net.run_until_settled(0)
+    assert set(outcomes(net.peers[0], 0).values()) == {Outcome.UNAVAILABLE}
+    assert all(net.stake_of(peer) == STAKE for peer in net.peers)
+    assert net.chain.anchored[0].reward_total == 0
+
+
+def test_everybody_agrees_in_gossip_with_a_right_list() -> None:
+    net = Net(honest=4, cheaters=1)
+    net.run_until_settled(0)
+    state = net.peers[0].engine.round(0)
+    assert state is not None
+    assert state.list_votes() == (5, 0)
+
+
+def test_a_late_joiner_follows_from_artifacts_and_works_in_its_first_full_round() -> None:
+    net = Net(honest=5)
+    late = net.peers[4]
+    late.running = False
+    net.run_until(TERMS.clock.work(3).opens - 20)
+    late.running = True
+    late.restart(net.slot)
+    net.run_until_settled(3)
+    assert_settled_alike(net, range(4))
+    assert outcomes(late, 3)[late.key] is Outcome.APPROVED
+
+
+def test_slots_never_go_back_for_an_engine() -> None:
+    net = Net(honest=3)
+    net.run_until(TERMS.starting_slot + 10)
+    engine = net.peers[0].engine
+    assert engine.handle(events.SlotAdvanced(TERMS.starting_slot)) == []
+    assert engine.slot == TERMS.starting_slot + 10
+
+
+def test_artifacts_that_do_not_match_k2_are_refused_and_counted() -> None:
+    net = Net(honest=4)
+    net.run_until_settled(0)
+    kept = net.peers[0].artifacts[0]
+    assert kept.commitment
+    assert kept.bundle
+    assert kept.list
+    other = Net(honest=5)  # whose own records lead to another commitment
+    other.run_until(TERMS.clock.delay(0).opens + 1)
+    stranger = other.peers[0]
+    wrong = bytes([kept.commitment[0]]) + kept.commitment[1:-1] + bytes([kept.commitment[-1] ^ 1])
+    anchored = {0: net.chain.anchored[0]}
+    stranger.engine.handle(events.AnchorsRead(anchored))
+    stranger.engine.handle(events.ArtifactsRead(0, wrong, kept.bundle, b"\x00"))
+    refused = stranger.engine.statistics().refused
+    assert refused["NOT_ANCHORED"] == 1
+    assert refused["BAD_LIST"] == 1
