@@ -1,0 +1,218 @@
+"""Sending a transaction until its fate is known: landed, failed, expired for good, or not known in time.
+
+A signature in the chain's eyes is a name: the same bytes may be sent any number of times and execute at most
+once. So the loop here is: send, ask for the status, send again now and then, until the status is settled
+enough or the blockhash has expired (then the transaction can never land, and signing a new one is safe).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from koii_p2p.errors import ChainError
+from koii_p2p.settlement.jsonrpc import RpcError, RpcUnreachable
+from koii_p2p.settlement.rpc_replies import Commitment, SignatureStatus, transaction_signature
+
+if TYPE_CHECKING:
+    from koii_p2p.settlement.rpc import RpcClient
+
+_log = structlog.get_logger(__name__)
+
+BLOCKHASH_BLOCKS = 150  # a blockhash is accepted in this many blocks after its own
+_FIRST_POLL = 0.05
+_LONGEST_POLL = 0.5
+_RESEND_SECONDS = 2.0
+_UNKNOWN_BLOCKHASH_SENDS = 4  # a node behind its peers may not know a fresh blockhash at once
+
+_PREFLIGHT_REFUSED = -32002
+_SIGNATURE_REFUSED = -32003
+_TRY_LATER = frozenset({-32005, -32014, -32016, -32603, 429})  # behind, unhealthy, internal error, rate limit
+_SHOWN_LOGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedTransaction:
+    """A transaction that landed and succeeded. `fee` is in Roe; None if the node would not tell."""
+
+    signature: str
+    slot: int
+    fee: int | None
+
+
+class TransactionFailed(ChainError):
+    """The chain refused or failed the transaction: its error (the node's JSON) and the program's log.
+
+    `slot` is where it landed (its fee was taken), or None if it was refused before it could land.
+    """
+
+    def __init__(self, err: Any, logs: Sequence[str], signature: str, slot: int | None = None) -> None:
+        shown = "; ".join(logs[-_SHOWN_LOGS:]) or "the program left no log"
+        super().__init__(
+            f"K2 refused transaction {signature}: {_error_text(err)}.",
+            f"{shown}.",
+            "Nothing was changed"
+            + (" but the fee was taken." if slot is not None else " and no fee was taken."),
+        )
+        self.err = err
+        self.logs = tuple(logs)
+        self.signature = signature
+        self.slot = slot
+
+    @property
+    def custom_code(self) -> int | None:
+        """The program's own error number, if that is what failed."""
+        match self.err:
+            case {"InstructionError": [int(), {"Custom": int(code)}]}:
+                return code
+        return None
+
+
+class TransactionExpired(ChainError):
+    """The blockhash ran out before the transaction landed: it never will. Signing a new one is safe."""
+
+    def __init__(self, signature: str) -> None:
+        super().__init__(
+            f"Transaction {signature} was not taken into a block in time.",
+            "Its blockhash has expired, so it can never land.",
+            "Send it again; a new blockhash is signed.",
+        )
+        self.signature = signature
+
+
+class TransactionUnconfirmed(ChainError):
+    """Time ran out and it is not known whether the transaction landed. Look it up before signing another."""
+
+    def __init__(self, signature: str, seconds: float) -> None:
+        super().__init__(
+            f"It is not known whether transaction {signature} landed.",
+            f"K2 gave no settled answer within {seconds:g} seconds.",
+            "Look the signature up when K2 answers again, before sending another.",
+        )
+        self.signature = signature
+
+
+async def send_and_confirm(
+    client: RpcClient,
+    wire: bytes,
+    *,
+    commitment: Commitment,
+    last_valid_block_height: int | None,
+    seconds: float,
+) -> ConfirmedTransaction:
+    """See `RpcClient.send_and_confirm`."""
+    signature = transaction_signature(wire)
+    attempt = _Attempt(client, wire, signature, commitment, last_valid_block_height)
+    with trio.move_on_after(seconds):
+        return await attempt.run()
+    raise TransactionUnconfirmed(signature, seconds)
+
+
+class _Attempt:
+    """The state of one `send_and_confirm`."""
+
+    def __init__(
+        self, client: RpcClient, wire: bytes, signature: str, commitment: Commitment, expiry: int | None
+    ) -> None:
+        self._client = client
+        self._wire = wire
+        self._signature = signature
+        self._commitment = commitment
+        self._expiry = expiry
+        self._next_send = trio.current_time()
+        self._unknown_blockhash = 0
+
+    async def run(self) -> ConfirmedTransaction:
+        pause = _FIRST_POLL
+        while True:
+            try:
+                status = await self._step()
+            except RpcUnreachable as error:
+                # The node may be restarting; what was sent may have landed. Keep asking until time is up.
+                _log.warning("confirmation_waits_for_k2", signature=self._signature, why=error.why)
+                status = None
+            if status is not None and status.reached(self._commitment):
+                return await self._landed(status)
+            await trio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL)
+
+    async def _step(self) -> SignatureStatus | None:
+        if self._expiry is None:
+            # Not told when the blockhash expires: it is at least as old as the newest block, so this is late
+            # enough.
+            self._expiry = await self._client.get_block_height("processed") + BLOCKHASH_BLOCKS
+        if trio.current_time() >= self._next_send:
+            self._next_send = trio.current_time() + _RESEND_SECONDS
+            await self._send()
+        height = await self._client.get_block_height("confirmed")
+        # The status is read after the height: if the transaction is unknown now, it was not in that block or
+        # below.
+        status = await self._status(search_history=height > self._expiry)
+        if status is None and height > self._expiry:
+            raise TransactionExpired(self._signature)
+        return status
+
+    async def _status(self, *, search_history: bool) -> SignatureStatus | None:
+        return (await self._client.get_signature_statuses([self._signature], search_history=search_history))[
+            0
+        ]
+
+    async def _send(self) -> None:
+        try:
+            await self._client.send_transaction(self._wire, commitment=self._commitment)
+        except RpcError as error:
+            if error.code in _TRY_LATER:
+                _log.info("send_postponed", signature=self._signature, code=error.code, why=error.message)
+            elif error.code == _PREFLIGHT_REFUSED:
+                await self._refused(error)
+            elif error.code == _SIGNATURE_REFUSED:
+                raise TransactionFailed("SignatureFailure", (), self._signature) from error
+            else:
+                raise
+
+    async def _refused(self, error: RpcError) -> None:
+        """Preflight said no. Fatal unless the transaction is already there, or the node is merely behind."""
+        if await self._status(search_history=True) is not None:
+            return
+        data = error.data if isinstance(error.data, dict) else {}
+        err = data.get("err", error.message)
+        if err == "AlreadyProcessed" or (not data and "already been processed" in error.message):
+            return
+        if err == "BlockhashNotFound" or (not data and "lockhash not found" in error.message):
+            self._unknown_blockhash += 1
+            if self._unknown_blockhash >= _UNKNOWN_BLOCKHASH_SENDS:
+                raise TransactionExpired(self._signature) from error
+            self._next_send = trio.current_time() + _LONGEST_POLL
+            return
+        raise TransactionFailed(err, _log_lines(data.get("logs")), self._signature) from error
+
+    async def _landed(self, status: SignatureStatus) -> ConfirmedTransaction:
+        record = None
+        try:
+            record = await self._client.get_transaction(self._signature)
+        except (RpcError, RpcUnreachable) as error:
+            _log.info("fee_not_known", signature=self._signature, why=error.why)
+        if status.err is not None:
+            logs = record.logs if record is not None else ()
+            raise TransactionFailed(status.err, logs, self._signature, status.slot)
+        return ConfirmedTransaction(self._signature, status.slot, record.fee if record is not None else None)
+
+
+def _log_lines(value: Any) -> tuple[str, ...]:
+    return tuple(line for line in value if isinstance(line, str)) if isinstance(value, list) else ()
+
+
+def _error_text(err: Any) -> str:
+    match err:
+        case {"InstructionError": [int(index), {"Custom": int(code)}]}:
+            return f"instruction {index} failed with the program's error {code:#x}"
+        case {"InstructionError": [int(index), str(name)]}:
+            return f"instruction {index} failed with {name}"
+        case str(name):
+            return name
+    return json.dumps(err)[:200]

@@ -1,0 +1,158 @@
+"""What the rest of the node asks of K2, whatever carries it: our program, memos, or Koii's own program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.distribution import Leaf
+from koii_p2p.rounds.merkle import Proof
+from koii_p2p.rounds.roster import StakeHistory
+from koii_p2p.rounds.terms import TaskTerms
+
+if TYPE_CHECKING:
+    from koii_p2p.settlement.history import ChainEntry
+
+__all__ = [
+    "AnchoredList",
+    "AnchoredRound",
+    "CreatedTask",
+    "Receipt",
+    "Settlement",
+    "StakeAccount",
+    "TaskState",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A transaction that landed: its signature (base58), its slot, and the fee that the payer paid, in Roe.
+
+    `fee` is None if the K2 node did not tell.
+    """
+
+    signature: str
+    slot: int
+    fee: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedTask:
+    """A new task: its address (32 bytes) and the transaction that made it."""
+
+    task: bytes
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class AnchoredList:
+    """A distribution list as anchored. Totals are cumulative since the task began, in Roe."""
+
+    round: int
+    root: bytes
+    reward_total: int
+    slash_total: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class StakeAccount:
+    """One stake of a task. `amount` is the Roe it holds now; the totals are what has been settled so far."""
+
+    task: bytes
+    amount: int
+    reward_total: int
+    slash_total: int
+    history: StakeHistory
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """A task as K2 holds it now.
+
+    `vault` is what the vault can pay (above its rent); `funded`, `paid`, `slashed` and `forgiven` are sums
+    since the task began; `total_stake` is what all stake accounts hold together: all in Roe. `head` is the
+    SHA-256 chain over all `anchors` commitments and lists ever accepted. `rounds` holds the newest rounds
+    (16 with the program), by round.
+    """
+
+    terms: TaskTerms
+    nonce: int
+    created_slot: int
+    vault: int
+    funded: int
+    paid: int
+    slashed: int
+    forgiven: int
+    total_stake: int
+    stakers: int
+    head: bytes
+    anchors: int
+    rounds: Mapping[int, AnchoredRound]
+    last_list: AnchoredList | None
+    """The newest anchored list; its audit may still be open."""
+    settled_list: AnchoredList | None
+    """The list before `last_list`: certainly past its audit."""
+
+
+class Settlement(Protocol):
+    """K2 as rounds see it. Tasks, keys and digests are 32 bytes, times are slots, amounts are Roe.
+
+    Every method raises `ChainError` (or a subclass) when K2 cannot be reached or refuses.
+    """
+
+    async def genesis(self) -> bytes:
+        """The cluster's genesis hash: records signed for one cluster mean nothing on another."""
+        ...
+
+    async def slot(self) -> int:
+        """The current slot."""
+        ...
+
+    async def blockhash_after(self, slot: int) -> tuple[int, bytes] | None:
+        """Slot and blockhash of the first block at or after `slot`, or None while there is none."""
+        ...
+
+    async def task_state(self, task: bytes) -> TaskState:
+        """The task as it is now. Raises `UnknownTask` if there is none at this address."""
+        ...
+
+    async def stakes(self, task: bytes) -> tuple[StakeHistory, ...]:
+        """Every stake of the task, sorted by staker."""
+        ...
+
+    async def balance(self, key: bytes) -> int:
+        """What this key holds; 0 if it does not exist."""
+        ...
+
+    async def create_task(self, terms: TaskTerms, nonce: int) -> CreatedTask:
+        """Put a task on K2. Its address follows from the creator (the payer) and `nonce`."""
+        ...
+
+    async def fund(self, task: bytes, amount: int) -> Receipt:
+        """Move `amount` from the payer into the task's vault."""
+        ...
+
+    async def stake(self, task: bytes, amount: int, beneficiary: bytes) -> Receipt:
+        """Stake `amount` of the payer for the staking key, or add it; rewards go to `beneficiary`."""
+        ...
+
+    async def anchor_commitment(self, task: bytes, round: int, digest: bytes) -> Receipt:
+        """Anchor a round's commitment. Raises `AlreadyAnchored` if the round has one."""
+        ...
+
+    async def anchor_list(
+        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int
+    ) -> Receipt:
+        """Anchor a round's distribution list. Raises `AlreadyAnchored` if the round has one."""
+        ...
+
+    async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:
+        """Pay and slash one staker up to its leaf of the round's list. Doing it again moves nothing."""
+        ...
+
+    async def history(self, task: bytes) -> Sequence[ChainEntry]:
+        """Every transaction that ever touched the task, oldest first."""
+        ...

@@ -1,0 +1,269 @@
+"""JSON-RPC 2.0 over HTTP for nodes that may be slow, broken or hostile: one call, one checked answer.
+
+Why httpx and not the `solana` package: the package's typed methods answer some errors (-32002, -32005, -32016
+without `data`) with a panic that is not an `Exception` and would end the node, return unknown error codes as
+if they were results, accept another call's id, and read replies of any size. httpx runs on trio, streams the
+body so that its size can be capped while it arrives, and every one of its failures is an ordinary exception,
+mapped here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+import trio
+
+from koii_p2p.errors import ChainError, ConfigurationError
+from koii_p2p.limits import Limits
+
+_log = structlog.get_logger(__name__)
+
+_CONNECTIONS = 16
+_FIRST_PAUSE = 0.1
+_SHOWN_CHARACTERS = 300
+_BUSY_STATUSES = frozenset({429, 502, 503, 504})  # a proxy or rate limiter answered for the node: ask again
+
+
+class RpcUnreachable(ChainError):
+    """No answer: refused, reset, timed out, or a proxy said the node is busy. Asking again may work."""
+
+    def __init__(self, url: str, method: str, why: str) -> None:
+        super().__init__(
+            f"K2 does not answer at {url} ({method}).",
+            f"{why}.",
+            "Check that it runs (`koii-p2p k2 up` starts a local one) and that --url names it.",
+        )
+        self.url = url
+        self.method = method
+
+
+class RpcProtocolError(ChainError):
+    """The node answered with something that is not the answer to the question. Its word is worth nothing."""
+
+    def __init__(self, url: str, method: str, why: str) -> None:
+        super().__init__(
+            f"The answer of {url} to {method} cannot be used.",
+            f"{why}.",
+            "Check that the URL is a K2 JSON-RPC endpoint, or use another one.",
+        )
+        self.url = url
+        self.method = method
+
+
+class RpcError(ChainError):
+    """The node refused the call: a JSON-RPC error object, as the node gave it."""
+
+    def __init__(self, code: int, message: str, data: Any = None, *, url: str = "", method: str = "") -> None:
+        super().__init__(
+            f"K2 at {url} refused {method}." if url else "K2 refused a call.",
+            f"{message} (code {code}).",
+            _remedy(code),
+        )
+        self.code = code
+        self.message = message
+        self.data = data
+        self.url = url
+        self.method = method
+
+
+@dataclass(frozen=True, slots=True)
+class RpcStatistics:
+    """Counts since the client was made: every attempt, and how those that gave no result ended."""
+
+    calls: int
+    attempts: int
+    retries: int
+    unreachable: int
+    refused: int
+    protocol_errors: int
+    received_bytes: int
+
+
+class _Transport(Exception):
+    """One attempt got no answer at all; the next may."""
+
+
+class JsonRpcConnection:
+    """Calls to one node over kept-alive connections. Use `async with`, or call `aclose()`."""
+
+    def __init__(self, url: str, *, limits: Limits = Limits()) -> None:  # noqa: B008 - a frozen value
+        """Check the URL; nothing is sent yet.
+
+        Raises:
+            ConfigurationError: the URL is not http:// or https:// with a host.
+        """
+        parts = _split(url)
+        self.url = _shown_url(url)
+        self._url = url
+        self._limits = limits
+        self._last_id = 0
+        self._client = httpx.AsyncClient(
+            timeout=None,  # trio's deadline in `call` bounds it all, slow drips included
+            # Certificates are only loaded where they are used: it costs 30 ms.
+            verify=parts.scheme == "https",
+            trust_env=False,
+            # A compressed reply could grow past the cap before it is measured.
+            headers={"accept-encoding": "identity", "content-type": "application/json"},
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+        )
+        self._counts = dict.fromkeys(RpcStatistics.__dataclass_fields__, 0)
+
+    async def __aenter__(self) -> JsonRpcConnection:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection. Closing twice is allowed."""
+        await self._client.aclose()
+
+    def statistics(self) -> RpcStatistics:
+        """Counts since the client was made."""
+        return RpcStatistics(**self._counts)
+
+    async def call(self, method: str, params: Sequence[Any] = (), *, retry: bool = True) -> Any:
+        """The `result` of one JSON-RPC call.
+
+        The whole call, retries included, takes at most `limits.rpc_deadline` seconds; the reply is at most
+        `limits.rpc_response_bytes`. Only failures to get an answer are tried again (`limits.rpc_retries`
+        times, with growing pauses); `retry=False` is for calls that must not happen twice.
+
+        Raises:
+            RpcUnreachable: no answer in time.
+            RpcError: the node answered with an error object.
+            RpcProtocolError: the answer is not JSON-RPC, is too large, or is not to this call.
+        """
+        self._counts["calls"] += 1
+        attempts = 1 + (self._limits.rpc_retries if retry else 0)
+        why = "No attempt was made"
+        with trio.move_on_after(self._limits.rpc_deadline) as scope:
+            for attempt in range(attempts):
+                if attempt:
+                    self._counts["retries"] += 1
+                    await trio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1))
+                try:
+                    return await self._attempt(method, params)
+                except _Transport as failure:
+                    why = str(failure)
+                    _log.debug("rpc_attempt_failed", url=self.url, method=method, attempt=attempt, why=why)
+        if scope.cancelled_caught:
+            why = f"No complete answer within {self._limits.rpc_deadline:g} seconds"
+        self._counts["unreachable"] += 1
+        raise RpcUnreachable(self.url, method, why)
+
+    def reject(self, method: str, why: str) -> NoReturn:
+        """Count a reply whose content turned out to be unusable, and raise `RpcProtocolError`."""
+        self._counts["protocol_errors"] += 1
+        raise RpcProtocolError(self.url, method, why) from None
+
+    async def _attempt(self, method: str, params: Sequence[Any]) -> Any:
+        self._counts["attempts"] += 1
+        self._last_id += 1
+        request_id = self._last_id
+        body = json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": list(params)})
+        try:
+            async with self._client.stream("POST", self._url, content=body.encode()) as response:
+                if response.status_code in _BUSY_STATUSES:
+                    raise _Transport(f"HTTP status {response.status_code}")
+                if response.status_code != 200:
+                    self.reject(method, f"HTTP status {response.status_code}")
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    self.reject(method, "The reply is compressed although that was not asked for")
+                content = await self._read(method, response)
+        except httpx.TransportError as error:
+            raise _Transport(_shown(f"{type(error).__name__}: {error}")) from error
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            self.reject(method, _shown(f"{type(error).__name__}: {error}"))
+        return self._result(method, request_id, content)
+
+    async def _read(self, method: str, response: httpx.Response) -> bytes:
+        content = bytearray()
+        async for chunk in response.aiter_raw():
+            self._counts["received_bytes"] += len(chunk)
+            content += chunk
+            if len(content) > self._limits.rpc_response_bytes:
+                self.reject(method, f"The reply is larger than {self._limits.rpc_response_bytes} bytes")
+        return bytes(content)
+
+    def _result(self, method: str, request_id: int, content: bytes) -> Any:
+        try:
+            reply = json.loads(content, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            self.reject(method, "The reply is not JSON")
+        if not isinstance(reply, dict) or reply.get("jsonrpc") != "2.0":
+            self.reject(method, "The reply is not a JSON-RPC 2.0 object")
+        reply_id = reply.get("id")
+        failure = reply.get("error")
+        # A node that could not read the request answers with the id null (JSON-RPC 2.0, section 5).
+        unnamed_failure = reply_id is None and failure is not None
+        if not unnamed_failure and (type(reply_id) is not int or reply_id != request_id):
+            self.reject(method, "The reply carries the id of another call")
+        if failure is not None:
+            self._refuse(method, failure)
+        if "result" not in reply:
+            self.reject(method, "The reply has neither a result nor an error")
+        return reply["result"]
+
+    def _refuse(self, method: str, failure: Any) -> NoReturn:
+        code = failure.get("code") if isinstance(failure, dict) else None
+        if type(code) is not int:
+            self.reject(method, "The error in the reply has no integer code")
+        message = failure.get("message")
+        self._counts["refused"] += 1
+        shown = _shown(message) if isinstance(message, str) else "No message was given"
+        raise RpcError(code, shown, failure.get("data"), url=self.url, method=method)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _split(url: str) -> httpx.URL:
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise _bad_url(str(url), str(error)) from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise _bad_url(url, "It does not start with http:// or https:// and a host")
+    return parts
+
+
+def _bad_url(url: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The K2 URL {_shown(url)!r} cannot be used.",
+        f"{_shown(why)}.",
+        "Give --url like http://127.0.0.1:8899, or a moniker: l, t, d or m.",
+    )
+
+
+def _shown_url(url: str) -> str:
+    """The URL without user, password and query, which may hold a provider's key."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+def _shown(message: str) -> str:
+    """A node's words, made safe to print: one line, no control characters, bounded."""
+    line = "".join(character if character.isprintable() else " " for character in message[:_SHOWN_CHARACTERS])
+    return line.strip().rstrip(".") or "No reason was given"
+
+
+def _remedy(code: int) -> str:
+    if code == -32601:
+        return "Use a node that serves this method."
+    if code in (-32005, -32016, -32014, -32004):
+        return "The node is behind the chain; wait, or use another one."
+    if code == 429:
+        return "Wait, or use a node without this rate limit."
+    return "Check the values given; the node's words above say what it disliked."

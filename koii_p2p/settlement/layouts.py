@@ -1,0 +1,379 @@
+"""The byte layouts of the settlement program's accounts: one table, used by Python and, generated, by the C
+source.
+
+All integers are unsigned and little-endian, every 8-byte field lies at a multiple of 8, text is padded with
+NUL, and reserved bytes are zero. `scripts/build_program.py` writes the offsets into `program/layout.h`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.roster import Checkpoint, StakeHistory
+from koii_p2p.rounds.terms import Profile, TaskTerms, TermsError
+from koii_p2p.settlement.interface import AnchoredList, StakeAccount, TaskState
+
+TASK_MAGIC: Final = b"K2TASK01"
+VAULT_MAGIC: Final = b"K2VALT01"
+STAKE_MAGIC: Final = b"K2STAK01"
+
+ROUND_RING: Final = 16
+"""Rounds that a task account remembers in full; a round's slot in the ring is `round % ROUND_RING`."""
+CHECKPOINT_RING: Final = 8
+"""Stake changes that a stake account remembers: at most one per period, so never fewer than eight periods."""
+NAME_BYTES: Final = 24
+PROGRAM_BYTES: Final = 64
+MAX_FAILED_DISTRIBUTIONS: Final = 255
+ROUND_EMPTY: Final = 0
+ROUND_COMMITTED: Final = 1
+ROUND_LISTED: Final = 2
+
+_SIZES: Final = {"u8": 1, "u16": 2, "u64": 8, "key": 32}
+
+
+class LayoutError(ValueError):
+    """Account data that the settlement program cannot have written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: where it starts, its size in bytes, and its kind (`u8 u16 u64 key text bytes reserved`)."""
+
+    name: str
+    offset: int
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The fields of one account or record, in order and without gaps. `size` is in bytes."""
+
+    name: str
+    fields: tuple[Field, ...]
+    size: int
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.fields)
+
+    def field(self, name: str) -> Field:
+        """The field of this name; `KeyError` if there is none."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+    def pack(self, values: Mapping[str, int | bytes]) -> bytes:
+        """The bytes of a record with these values, one for each field; integers little-endian.
+
+        Raises `LayoutError` if a field is missing or a value does not have its size.
+        """
+        out = bytearray()
+        for field in self.fields:
+            value = values.get(field.name)
+            try:
+                data = value if isinstance(value, bytes) else (value or 0).to_bytes(field.size, "little")
+            except OverflowError as error:
+                raise LayoutError(f"{self.name}.{field.name} does not hold {value!r}.") from error
+            if value is None or len(data) != field.size:
+                raise LayoutError(f"{self.name}.{field.name} needs a value of {field.size} bytes.")
+            out += data
+        return bytes(out)
+
+    def values(self, data: bytes, base: int = 0) -> Values:
+        """The fields of `data` from byte `base` on. Raises `LayoutError` if it is too short."""
+        if len(data) < base + self.size:
+            raise LayoutError(f"A {self.name} takes {self.size} bytes; there are {max(0, len(data) - base)}.")
+        return Values(self, data, base)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Reads the fields of one layout out of account data."""
+
+    layout: Layout
+    data: bytes
+    base: int
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of a field."""
+        field = self.layout.field(name)
+        return self.data[self.base + field.offset : self.base + field.offset + field.size]
+
+    def integer(self, name: str) -> int:
+        """An unsigned integer field."""
+        return int.from_bytes(self.raw(name), "little")
+
+    def text(self, name: str) -> str:
+        """A NUL-padded UTF-8 field. Raises `LayoutError` if it is not UTF-8."""
+        try:
+            return self.raw(name).rstrip(b"\0").decode()
+        except UnicodeDecodeError as error:
+            raise LayoutError(f"{self.layout.name}.{name} is not UTF-8.") from error
+
+
+def _layout(name: str, *fields: tuple[str, str] | tuple[str, str, int]) -> Layout:
+    placed: list[Field] = []
+    offset = 0
+    for field in fields:
+        kind = field[1]
+        size = field[2] if len(field) == 3 else _SIZES[kind]
+        placed.append(Field(field[0], offset, size, kind))
+        offset += size
+    return Layout(name, tuple(placed), offset)
+
+
+ROUND_LAYOUT: Final = _layout(
+    "round",
+    ("number", "u64"),
+    ("attempt", "u8"),
+    ("state", "u8"),  # ROUND_EMPTY, ROUND_COMMITTED, ROUND_LISTED
+    ("reserved_flags", "reserved", 6),
+    ("commitment", "key"),
+    ("commitment_slot", "u64"),
+    ("commitment_by", "key"),
+    ("list_root", "key"),
+    ("reward_total", "u64"),
+    ("slash_total", "u64"),
+    ("list_slot", "u64"),
+    ("list_by", "key"),
+    ("reserved_veto", "reserved", 80),  # stake for and against the list, rejected attempts
+)
+
+LIST_LAYOUT: Final = _layout(
+    "list",
+    ("present", "u64"),  # 0 or 1
+    ("round", "u64"),
+    ("root", "key"),
+    ("reward_total", "u64"),
+    ("slash_total", "u64"),
+    ("slot", "u64"),
+)
+
+TASK_LAYOUT: Final = _layout(
+    "task",
+    ("magic", "bytes", 8),
+    ("version", "u8"),
+    ("bump", "u8"),
+    ("vault_bump", "u8"),
+    ("active", "u8"),
+    ("reserved_flags", "reserved", 4),
+    ("creator", "key"),
+    ("nonce", "u64"),
+    # terms
+    ("name", "text", NAME_BYTES),
+    ("program", "text", PROGRAM_BYTES),
+    ("starting_slot", "u64"),
+    ("round_time", "u64"),
+    ("submission_window", "u64"),
+    ("audit_window", "u64"),
+    ("bounty_per_round", "u64"),
+    ("minimum_stake", "u64"),
+    ("slash_basis_points", "u16"),
+    ("auditors", "u16"),
+    ("quorum", "u16"),
+    ("allowed_failed_distributions", "u16"),
+    ("profile", "u8"),
+    ("reserved_terms", "reserved", 7),
+    # totals, Roe
+    ("created_slot", "u64"),
+    ("funded", "u64"),  # ever paid in by Fund
+    ("paid", "u64"),  # rewards ever paid out by Settle
+    ("slashed", "u64"),  # slashes ever moved from stakes into the vault
+    ("forgiven", "u64"),  # slashes that a stake no longer covered
+    ("total_stake", "u64"),
+    ("stakers", "u64"),  # stake accounts ever opened
+    # anchors
+    ("head", "key"),  # SHA-256 chain over every anchor, see ANCHOR_RECORD_LAYOUT
+    ("anchors", "u64"),  # records in that chain
+    ("newest_list", "bytes", LIST_LAYOUT.size),  # the last anchored list
+    ("settled_list", "bytes", LIST_LAYOUT.size),  # the list before it
+    ("reserved", "reserved", 576),  # task update, migration, veto policy, close
+    ("rounds", "bytes", ROUND_RING * ROUND_LAYOUT.size),
+)
+
+VAULT_LAYOUT: Final = _layout("vault", ("magic", "bytes", 8), ("task", "key"))
+
+CHECKPOINT_LAYOUT: Final = _layout("checkpoint", ("slot", "u64"), ("stake", "u64"), ("slash_total", "u64"))
+
+STAKE_LAYOUT: Final = _layout(
+    "stake",
+    ("magic", "bytes", 8),
+    ("version", "u8"),
+    ("bump", "u8"),
+    ("reserved_flags", "reserved", 6),
+    ("task", "key"),
+    ("staker", "key"),
+    ("beneficiary", "key"),
+    ("amount", "u64"),  # Roe held by this account above its rent
+    ("reward_total", "u64"),  # rewards paid so far: the part of the leaf that is settled
+    ("slash_total", "u64"),  # slashes settled so far, taken or forgiven
+    ("unstake_slot", "u64"),  # 0: no request
+    ("created_slot", "u64"),
+    ("checkpoint_count", "u64"),  # entries ever begun; the newest is at (count - 1) % CHECKPOINT_RING
+    ("reserved", "reserved", 96),  # veto mark, lock
+    ("checkpoints", "bytes", CHECKPOINT_RING * CHECKPOINT_LAYOUT.size),
+)
+
+ANCHOR_RECORD_LAYOUT: Final = _layout(
+    "anchor_record",
+    # Not an account: what `head = SHA-256(head || record)` is taken over, for commitments and lists alike.
+    ("tag", "u8"),  # the instruction's tag
+    ("attempt", "u8"),
+    ("round", "u64"),
+    ("slot", "u64"),
+    ("by", "key"),  # the staker who signed
+    ("digest", "key"),  # commitment digest or list root
+    ("reward_total", "u64"),  # 0 for a commitment
+    ("slash_total", "u64"),
+)
+
+LAYOUTS: Final = (
+    TASK_LAYOUT,
+    ROUND_LAYOUT,
+    LIST_LAYOUT,
+    VAULT_LAYOUT,
+    STAKE_LAYOUT,
+    CHECKPOINT_LAYOUT,
+    ANCHOR_RECORD_LAYOUT,
+)
+VERSION: Final = 1
+
+
+def decode_task(address: bytes, data: bytes, *, vault: int) -> TaskState:
+    """Decode the task account at `address`; `vault` is the vault's balance above its rent, in Roe.
+
+    Raises `LayoutError` for anything that the program cannot have written.
+    """
+    if len(data) != TASK_LAYOUT.size:
+        raise LayoutError(f"A task account has {TASK_LAYOUT.size} bytes, not {len(data)}.")
+    values = TASK_LAYOUT.values(data)
+    _check_header(values, TASK_MAGIC)
+    return TaskState(
+        terms=_decode_terms(address, values),
+        nonce=values.integer("nonce"),
+        created_slot=values.integer("created_slot"),
+        vault=vault,
+        funded=values.integer("funded"),
+        paid=values.integer("paid"),
+        slashed=values.integer("slashed"),
+        forgiven=values.integer("forgiven"),
+        total_stake=values.integer("total_stake"),
+        stakers=values.integer("stakers"),
+        head=values.raw("head"),
+        anchors=values.integer("anchors"),
+        rounds=_decode_rounds(data),
+        last_list=_decode_list(data, "newest_list"),
+        settled_list=_decode_list(data, "settled_list"),
+    )
+
+
+def decode_stake(data: bytes) -> StakeAccount:
+    """Decode a stake account. Raises `LayoutError` for anything that the program cannot have written."""
+    if len(data) != STAKE_LAYOUT.size:
+        raise LayoutError(f"A stake account has {STAKE_LAYOUT.size} bytes, not {len(data)}.")
+    values = STAKE_LAYOUT.values(data)
+    _check_header(values, STAKE_MAGIC)
+    unstake_slot = values.integer("unstake_slot")
+    staker, beneficiary = values.raw("staker"), values.raw("beneficiary")
+    reward_total = values.integer("reward_total")
+    return StakeAccount(
+        task=values.raw("task"),
+        amount=values.integer("amount"),
+        reward_total=reward_total,
+        slash_total=values.integer("slash_total"),
+        history=StakeHistory(
+            staker=staker,
+            beneficiary=beneficiary,
+            checkpoints=_decode_checkpoints(values),
+            unstake_slot=unstake_slot or None,
+            reward_paid=reward_total,
+        ),
+    )
+
+
+def _check_header(values: Values, magic: bytes) -> None:
+    if values.raw("magic") != magic:
+        raise LayoutError(
+            f"This is not a {values.layout.name} account: the magic is {values.raw('magic')!r}."
+        )
+    if values.integer("version") != VERSION:
+        raise LayoutError(f"This {values.layout.name} account has version {values.integer('version')}.")
+
+
+def _decode_terms(address: bytes, values: Values) -> TaskTerms:
+    try:
+        return TaskTerms(
+            task=address,
+            creator=values.raw("creator"),
+            name=values.text("name"),
+            program=values.text("program"),
+            starting_slot=values.integer("starting_slot"),
+            round_time=values.integer("round_time"),
+            submission_window=values.integer("submission_window"),
+            audit_window=values.integer("audit_window"),
+            bounty_per_round=values.integer("bounty_per_round"),
+            minimum_stake=values.integer("minimum_stake"),
+            slash_basis_points=values.integer("slash_basis_points"),
+            auditors=values.integer("auditors"),
+            quorum=values.integer("quorum"),
+            allowed_failed_distributions=values.integer("allowed_failed_distributions"),
+            profile=Profile(values.integer("profile")),
+        )
+    except (TermsError, ValueError) as error:
+        raise LayoutError(f"The terms in the task account are not usable: {error}") from error
+
+
+def _decode_rounds(data: bytes) -> dict[int, AnchoredRound]:
+    rounds: dict[int, AnchoredRound] = {}
+    ring = TASK_LAYOUT.field("rounds").offset
+    for position in range(ROUND_RING):
+        values = ROUND_LAYOUT.values(data, ring + position * ROUND_LAYOUT.size)
+        state, number = values.integer("state"), values.integer("number")
+        if state == ROUND_EMPTY:
+            continue
+        if state not in (ROUND_COMMITTED, ROUND_LISTED) or number % ROUND_RING != position:
+            raise LayoutError(f"Place {position} of the task account's rounds is damaged.")
+        listed = state == ROUND_LISTED
+        rounds[number] = AnchoredRound(
+            round=number,
+            attempt=values.integer("attempt"),
+            commitment=values.raw("commitment"),
+            commitment_slot=values.integer("commitment_slot"),
+            commitment_by=values.raw("commitment_by"),
+            list_root=values.raw("list_root") if listed else None,
+            reward_total=values.integer("reward_total"),
+            slash_total=values.integer("slash_total"),
+            list_slot=values.integer("list_slot"),
+            list_by=values.raw("list_by") if listed else None,
+        )
+    return dict(sorted(rounds.items()))
+
+
+def _decode_list(data: bytes, name: str) -> AnchoredList | None:
+    values = LIST_LAYOUT.values(data, TASK_LAYOUT.field(name).offset)
+    if values.integer("present") == 0:
+        return None
+    return AnchoredList(
+        round=values.integer("round"),
+        root=values.raw("root"),
+        reward_total=values.integer("reward_total"),
+        slash_total=values.integer("slash_total"),
+        slot=values.integer("slot"),
+    )
+
+
+def _decode_checkpoints(values: Values) -> tuple[Checkpoint, ...]:
+    count = values.integer("checkpoint_count")
+    ring = STAKE_LAYOUT.field("checkpoints").offset
+    checkpoints = []
+    for index in range(max(0, count - CHECKPOINT_RING), count):
+        place = ring + index % CHECKPOINT_RING * CHECKPOINT_LAYOUT.size
+        entry = CHECKPOINT_LAYOUT.values(values.data, place)
+        checkpoints.append(
+            Checkpoint(entry.integer("slot"), entry.integer("stake"), entry.integer("slash_total"))
+        )
+    return tuple(checkpoints)

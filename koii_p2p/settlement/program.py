@@ -1,0 +1,326 @@
+"""K2 through the settlement program: reads accounts, signs and sends instructions, names refusals."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+from typing import Any, Final
+
+from solders.compute_budget import set_compute_unit_limit
+from solders.hash import Hash
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.message import Message
+from solders.transaction import Transaction
+
+from koii_p2p.errors import ChainError, ConfigurationError
+from koii_p2p.limits import Limits
+from koii_p2p.records.keys import SecretKey
+from koii_p2p.rounds.distribution import Leaf
+from koii_p2p.rounds.merkle import Proof
+from koii_p2p.rounds.roster import StakeHistory
+from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement import history
+from koii_p2p.settlement import instructions as encode
+from koii_p2p.settlement.history import ChainEntry
+from koii_p2p.settlement.instructions import PROGRAM_ID, InstructionError
+from koii_p2p.settlement.interface import CreatedTask, Receipt, StakeAccount, TaskState
+from koii_p2p.settlement.layouts import (
+    STAKE_LAYOUT,
+    STAKE_MAGIC,
+    VAULT_LAYOUT,
+    LayoutError,
+    decode_stake,
+    decode_task,
+)
+from koii_p2p.settlement.refusals import (
+    AlreadyAnchored,
+    DamagedAccount,
+    PayerShort,
+    ProgramError,
+    ProgramRefused,
+    UnknownTask,
+    program_error,
+)
+from koii_p2p.settlement.rpc import DataSize, Memcmp, RpcClient, TransactionExpired, TransactionFailed
+
+COMPUTE_UNITS: Final = 200_000
+"""Far above what any instruction takes (about 15 000), because finding an address takes 1500 per try."""
+SIGNING_ATTEMPTS: Final = 3
+"""How often a transaction is signed anew after its blockhash expired unseen."""
+EMPTY_KEY: Final = bytes(32)
+
+_SYSTEM_SHORT_OF_ROE: Final = 1  # the system program's ResultWithNegativeLamports
+_ANCHORED = frozenset({ProgramError.COMMITMENT_EXISTS, ProgramError.LIST_EXISTS})
+_INSTRUCTION_INDEX: Final = 1  # behind the compute budget
+
+
+class ProgramSettlement:
+    """`Settlement` over the program. `payer` (the main wallet) pays fees and stakes; `staker` signs for the
+    node.
+
+    Both are secret keys of this process; without a `staker`, staking and anchoring raise
+    `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        rpc: RpcClient,
+        payer: Keypair | SecretKey,
+        staker: Keypair | SecretKey | None = None,
+        *,
+        program_id: bytes = PROGRAM_ID,
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    ) -> None:
+        self._rpc = rpc
+        self._payer = _keypair(payer)
+        self._staker = None if staker is None else _keypair(staker)
+        self._program_id = program_id
+        self._limits = limits
+        self._genesis: bytes | None = None
+        self._vault_rent: int | None = None
+        # Two transactions with the same instructions and blockhash would be one and the same to the chain:
+        # each gets another compute limit. It starts anywhere, so that processes with one payer do not meet
+        # either.
+        self._unique = itertools.count(random.SystemRandom().randrange(100_000))
+
+    @property
+    def payer(self) -> bytes:
+        """The 32-byte key that pays."""
+        return bytes(self._payer.pubkey())
+
+    @property
+    def staker(self) -> bytes | None:
+        """The 32-byte staking key, if there is one."""
+        return None if self._staker is None else bytes(self._staker.pubkey())
+
+    # -- reading
+
+    async def genesis(self) -> bytes:
+        """The cluster's genesis hash (32 bytes); asked for once."""
+        if self._genesis is None:
+            self._genesis = await self._rpc.get_genesis_hash()
+        return self._genesis
+
+    async def slot(self) -> int:
+        """The current slot, as new as the node knows it."""
+        return await self._rpc.get_slot("processed")
+
+    async def blockhash_after(self, slot: int) -> tuple[int, bytes] | None:
+        """Slot and blockhash of the first confirmed block at or after `slot`, or None while there is none."""
+        return await self._rpc.get_first_block(slot)
+
+    async def task_state(self, task: bytes) -> TaskState:
+        """The task and its vault, read in one call. Raises `UnknownTask`, or `DamagedAccount`."""
+        if self._vault_rent is None:
+            self._vault_rent = await self._rpc.get_minimum_balance_for_rent_exemption(VAULT_LAYOUT.size)
+        vault_address = encode.vault_address(task, self._program_id)
+        account, vault = await self._rpc.get_multiple_accounts([task, vault_address])
+        if account is None or account.owner != self._program_id:
+            raise UnknownTask(task)
+        if vault is None or vault.owner != self._program_id:
+            raise DamagedAccount(vault_address, "The task has no vault.")
+        try:
+            state = decode_task(task, account.data, vault=max(0, vault.lamports - self._vault_rent))
+        except LayoutError as error:
+            raise DamagedAccount(task, str(error)) from error
+        if encode.task_address(state.terms.creator, state.nonce, self._program_id) != task:
+            raise DamagedAccount(task, "Its address is not that of its creator and nonce.")
+        return state
+
+    async def stake_accounts(self, task: bytes) -> tuple[StakeAccount, ...]:
+        """Every stake account of the task, sorted by staker. Raises `DamagedAccount`."""
+        offset = STAKE_LAYOUT.field("task").offset
+        filters: list[DataSize | Memcmp] = [
+            DataSize(STAKE_LAYOUT.size),
+            Memcmp(0, STAKE_MAGIC),
+            Memcmp(offset, task),
+        ]
+        stakes = []
+        for address, account in await self._rpc.get_program_accounts(self._program_id, filters):
+            try:
+                stake = decode_stake(account.data)
+            except LayoutError as error:
+                raise DamagedAccount(address, str(error)) from error
+            if encode.stake_address(task, stake.history.staker, self._program_id) != address:
+                raise DamagedAccount(address, "Its address is not that of its task and staker.")
+            stakes.append(stake)
+        return tuple(sorted(stakes, key=lambda stake: stake.history.staker))
+
+    async def stakes(self, task: bytes) -> tuple[StakeHistory, ...]:
+        """What rosters are made of: every stake of the task, sorted by staker."""
+        return tuple(stake.history for stake in await self.stake_accounts(task))
+
+    async def balance(self, key: bytes) -> int:
+        """What this key holds, in Roe; 0 if it does not exist."""
+        return await self._rpc.get_balance(key)
+
+    async def history(self, task: bytes) -> tuple[ChainEntry, ...]:
+        """Every transaction of the task, oldest first, each verified by itself; `history.check_history` does
+        the rest.
+
+        Bounded by `Limits.history_transactions`; what is older is left out, which the check then notices.
+        """
+        return await history.read_history(
+            self._rpc, task, limit=self._limits.history_transactions, program_id=self._program_id
+        )
+
+    # -- writing
+
+    async def create_task(self, terms: TaskTerms, nonce: int) -> CreatedTask:
+        """Put a task on K2, signed and paid by the payer.
+
+        `terms.task` and `terms.creator` are the derived ones, or 32 zero bytes for "not known yet". Raises
+        `ConfigurationError` otherwise, `ProgramRefused` if there is a task with this nonce.
+        """
+        task = encode.task_address(self.payer, nonce, self._program_id)
+        if terms.creator not in (self.payer, EMPTY_KEY) or terms.task not in (task, EMPTY_KEY):
+            raise ConfigurationError(
+                "The task cannot be created.",
+                "Its terms name another creator or task address than this wallet and nonce give.",
+                "Leave both empty, or use the creator's wallet.",
+            )
+        terms = replace(terms, task=task, creator=self.payer)
+        try:
+            instruction = encode.create_task(terms, nonce, program_id=self._program_id)
+        except InstructionError as error:
+            raise ConfigurationError(
+                "The task cannot be created.", str(error), "Correct the task's settings."
+            ) from error
+        return CreatedTask(task, await self._send("create the task", instruction))
+
+    async def fund(self, task: bytes, amount: int) -> Receipt:
+        """Move `amount` Roe from the payer into the task's vault."""
+        instruction = encode.fund(task, self.payer, amount, program_id=self._program_id)
+        return await self._send("fund the task", instruction)
+
+    async def stake(self, task: bytes, amount: int, beneficiary: bytes) -> Receipt:
+        """Stake `amount` Roe of the payer for the staking key, or add it to its stake."""
+        staker = self._require_staker()
+        instruction = encode.stake(
+            task, self.payer, bytes(staker.pubkey()), beneficiary, amount, program_id=self._program_id
+        )
+        return await self._send("stake", instruction, staker)
+
+    async def anchor_commitment(self, task: bytes, round: int, digest: bytes) -> Receipt:
+        """Anchor a round's commitment. Raises `AlreadyAnchored` if the round has one."""
+        staker = self._require_staker()
+        instruction = encode.anchor_commitment(
+            task, bytes(staker.pubkey()), round, digest, program_id=self._program_id
+        )
+        return await self._send(f"anchor the commitment of round {round}", instruction, staker)
+
+    async def anchor_list(
+        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int
+    ) -> Receipt:
+        """Anchor a round's list. Raises `AlreadyAnchored` if the round has one."""
+        staker = self._require_staker()
+        instruction = encode.anchor_list(
+            task,
+            bytes(staker.pubkey()),
+            round,
+            root,
+            reward_total,
+            slash_total,
+            program_id=self._program_id,
+        )
+        return await self._send(f"anchor the list of round {round}", instruction, staker)
+
+    async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:
+        """Pay and slash one staker up to its leaf.
+
+        A slash lands even if the reward cannot be paid now (the vault is short, or the beneficiary cannot
+        receive it): then it is taken alone, and the reward stays claimable.
+        """
+        action = f"settle a leaf of round {round}"
+        try:
+            instruction = encode.settle(task, round, leaf, proof, beneficiary, program_id=self._program_id)
+            return await self._send(action, instruction)
+        except (ProgramRefused, TransactionFailed) as error:
+            if leaf.slash_total == 0 or not _concerns_payment(error):
+                raise
+            slash_only = encode.settle(
+                task, round, leaf, proof, beneficiary, pay=False, program_id=self._program_id
+            )
+            try:
+                return await self._send(action, slash_only)
+            except ProgramRefused as second:
+                if (
+                    second.error is ProgramError.NOT_WRITABLE
+                ):  # no slash was due: the first refusal is the reason
+                    raise error from None
+                raise
+
+    def _require_staker(self) -> Keypair:
+        if self._staker is None:
+            raise ConfigurationError(
+                "This needs the staking key.",
+                "Only the main wallet was given.",
+                "Give the node's staking key file.",
+            )
+        return self._staker
+
+    async def _send(self, action: str, instruction: Instruction, *signers: Keypair) -> Receipt:
+        for attempt in range(1, SIGNING_ATTEMPTS + 1):
+            try:
+                return await self._sign_and_send(action, instruction, signers)
+            except TransactionExpired:
+                if attempt == SIGNING_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _sign_and_send(
+        self, action: str, instruction: Instruction, signers: tuple[Keypair, ...]
+    ) -> Receipt:
+        blockhash, last_height = await self._rpc.get_latest_blockhash()
+        budget = set_compute_unit_limit(COMPUTE_UNITS + next(self._unique) % 100_000)
+        message = Message.new_with_blockhash([budget, instruction], self._payer.pubkey(), Hash(blockhash))
+        distinct = {bytes(key.pubkey()): key for key in (self._payer, *signers)}
+        transaction = Transaction(list(distinct.values()), message, Hash(blockhash))
+        try:
+            landed = await self._rpc.send_and_confirm(bytes(transaction), last_valid_block_height=last_height)
+        except TransactionFailed as failure:
+            raise self._refusal(action, failure) from failure
+        return Receipt(landed.signature, landed.slot, landed.fee)
+
+    def _refusal(self, action: str, failure: TransactionFailed) -> ChainError:
+        code = _custom_code(failure.err)
+        error = None if code is None else program_error(code)
+        if error is not None:
+            return (AlreadyAnchored if error in _ANCHORED else ProgramRefused)(action, error)
+        if code == _SYSTEM_SHORT_OF_ROE or failure.err in _PAYER_SHORT:
+            return PayerShort(action, self.payer)
+        return failure
+
+
+_PAYER_SHORT: Final = (
+    "AccountNotFound",
+    "InsufficientFundsForFee",
+    {"InsufficientFundsForRent": {"account_index": 0}},
+)
+_UNPAYABLE: Final = frozenset(
+    {
+        ProgramError.BENEFICIARY_BELOW_RENT,
+        ProgramError.VAULT_SHORT,
+        ProgramError.NOT_WRITABLE,
+        ProgramError.REWARDS_ABOVE_LIST,
+    }
+)
+
+
+def _concerns_payment(error: ProgramRefused | TransactionFailed) -> bool:
+    # A failure that is not the program's own comes from the runtime, which did not let the beneficiary be
+    # paid.
+    return isinstance(error, TransactionFailed) or error.error in _UNPAYABLE
+
+
+def _custom_code(err: Any) -> int | None:
+    match err:
+        case {"InstructionError": [int(index), {"Custom": int(code)}]} if index == _INSTRUCTION_INDEX:
+            return code
+    return None
+
+
+def _keypair(key: Keypair | SecretKey) -> Keypair:
+    return Keypair.from_bytes(key.solana_bytes) if isinstance(key, SecretKey) else key

@@ -1,0 +1,771 @@
+/* The settlement program of koii_p2p for Solana-family chains (sBPF v0): it holds a task's bounty and stakes and
+ * enforces what must not be left to peers. Freestanding C: no libc, no SDK, only the runtime's syscalls.
+ *
+ * Offsets, sizes, tags and error codes come from layout.h, which scripts/build_program.py writes from
+ * koii_p2p/settlement/layouts.py, instructions.py and refusals.py. What each instruction takes is documented there.
+ *
+ * Rules that hold for every instruction:
+ *  - A transaction calls us directly, never another program: so the list of transactions is the whole history.
+ *  - An account counts only with the right owner, size, magic and address; the address is derived again each time.
+ *  - A new account's address is the canonical one of its seeds. With any other bump one staker could open several
+ *    stake accounts and have one leaf paid into each.
+ *  - A new account is funded, allocated and assigned in three steps. Anyone can send lamports to an address in
+ *    advance, which would make the system program's create_account fail for ever.
+ *  - Every sum, difference and product is checked. A refusal changes nothing.
+ *
+ * Upstream clang allows 512 bytes of stack, so everything big lives at the start of the VM's 32 KiB heap.
+ */
+#include "layout.h"
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+/* ---- what the runtime offers ------------------------------------------------------------------------------------ */
+
+typedef struct { /* SolAccountInfo */
+  u8 *key;
+  u64 *lamports;
+  u64 data_length;
+  u8 *data;
+  u8 *owner;
+  u64 rent_epoch;
+  u8 is_signer, is_writable, executable;
+} Account;
+
+typedef struct { /* SolBytes, SolSignerSeed */
+  const void *start;
+  u64 length;
+} Slice;
+
+typedef struct { /* SolSignerSeeds */
+  const Slice *seeds;
+  u64 count;
+} SignerSeeds;
+
+typedef struct { /* SolAccountMeta */
+  u8 *key;
+  u8 is_writable, is_signer;
+} Meta;
+
+typedef struct { /* SolInstruction */
+  u8 *program;
+  Meta *metas;
+  u64 meta_count;
+  u8 *data;
+  u64 data_length;
+} Call;
+
+extern u64 sol_get_stack_height(void);
+extern u64 sol_get_clock_sysvar(void *clock);
+extern u64 sol_get_rent_sysvar(void *rent);
+extern u64 sol_sha256(const Slice *slices, u64 count, u8 *digest);
+extern u64 sol_create_program_address(const Slice *seeds, u64 count, const u8 *program, u8 *address);
+extern u64 sol_try_find_program_address(const Slice *seeds, u64 count, const u8 *program, u8 *address, u8 *bump);
+extern u64 sol_invoke_signed_c(const Call *call, const Account *accounts, u64 count, const SignerSeeds *seeds, u64 n);
+extern u64 sol_memcpy_(void *to, const void *from, u64 length);
+extern u64 sol_memset_(void *to, u8 value, u64 length);
+extern u64 sol_memcmp_(const void *a, const void *b, u64 length, int *result);
+
+#define MAX_ACCOUNTS 5
+#define MAX_SEEDS 4
+#define KEY 32
+#define REALLOCATION_ROOM 10240 /* the runtime leaves this many bytes behind each account's data */
+#define TRANSACTION_HEIGHT 1    /* stack height of an instruction that a transaction holds itself */
+
+typedef struct {
+  Account accounts[MAX_ACCOUNTS];
+  u64 account_count;
+  const u8 *data;
+  u64 data_length;
+  u8 *program;
+  u64 slot;
+  u64 clock[5];
+  u64 rent[3];
+  Slice seeds[MAX_SEEDS];
+  u64 seed_count;
+  u8 bump;
+  u8 address[KEY];
+  SignerSeeds signer;
+  Meta metas[2];
+  Call call;
+  u8 call_data[56];
+  Slice slices[3];
+  u8 digest[KEY];
+  u8 record[ANCHOR_RECORD_SIZE];
+} Scratch;
+
+#define S ((Scratch *)0x300000000ULL)
+
+#define REQUIRE(condition, error) \
+  do {                            \
+    if (!(condition)) return (error); \
+  } while (0)
+#define TRY(expression)            \
+  do {                             \
+    u64 error_ = (expression);     \
+    if (error_ != 0) return error_; \
+  } while (0)
+
+/* ---- bytes and numbers ------------------------------------------------------------------------------------------ */
+
+#define U64(data, offset) (*(u64 *)((data) + (offset))) /* account data: every such field is 8-byte aligned */
+
+static u64 little_endian(const u8 *from, u64 size) { /* instruction data is not aligned */
+  u64 value = 0;
+  for (u64 i = 0; i < size; i++) value |= (u64)from[i] << (8 * i);
+  return value;
+}
+
+static int same(const void *a, const void *b, u64 length) {
+  int result = 1;
+  sol_memcmp_(a, b, length, &result);
+  return result == 0;
+}
+
+static int all_zero(const u8 *bytes, u64 length) {
+  u8 any = 0;
+  for (u64 i = 0; i < length; i++) any |= bytes[i];
+  return any == 0;
+}
+
+static u64 add(u64 a, u64 b, u64 *sum) {
+  *sum = a + b;
+  return *sum < a ? ERR_ARITHMETIC : 0;
+}
+
+static u64 subtract(u64 a, u64 b, u64 *difference) {
+  *difference = a - b;
+  return b > a ? ERR_ARITHMETIC : 0;
+}
+
+/* By halves: clang turns the usual tests for overflow into a 128-bit product, which BPF cannot compute. */
+static u64 multiply(u64 a, u64 b, u64 *product) {
+  u64 a_high = a >> 32, b_high = b >> 32, low = (u32)a, middle;
+  REQUIRE(a_high == 0 || b_high == 0, ERR_ARITHMETIC);
+  middle = a_high * (u32)b + low * b_high; /* one of the two terms is zero */
+  REQUIRE(middle >> 32 == 0, ERR_ARITHMETIC);
+  return add(middle << 32, low * (u32)b, product);
+}
+
+/* Moves lamports between two accounts of ours, or from one of ours to anyone. They may be the same account. */
+static u64 move_lamports(Account *from, Account *to, u64 amount) {
+  TRY(subtract(*from->lamports, amount, from->lamports));
+  return add(*to->lamports, amount, to->lamports);
+}
+
+/* ---- clock, rent and windows ------------------------------------------------------------------------------------ */
+
+static u64 read_slot(void) {
+  REQUIRE(sol_get_clock_sysvar(S->clock) == 0, ERR_SYSCALL);
+  S->slot = S->clock[0];
+  return 0;
+}
+
+/* What an account of this size must hold to be kept. The threshold is a double: two years classically, one since
+ * rent per byte was doubled. */
+static u64 rent_minimum(u64 data_length, u64 *minimum) {
+  REQUIRE(sol_get_rent_sysvar(S->rent) == 0, ERR_SYSCALL);
+  u64 years;
+  if (S->rent[1] == 0x3ff0000000000000ULL) years = 1;
+  else if (S->rent[1] == 0x4000000000000000ULL) years = 2;
+  else return ERR_RENT_UNSUPPORTED;
+  u64 per_year;
+  TRY(multiply(data_length + 128, S->rent[0], &per_year));
+  return multiply(per_year, years, minimum);
+}
+
+/* The first slot of period `round + later`, plus `offset`. */
+static u64 slot_of(const u8 *task, u64 round, u64 later, u64 offset, u64 *slot) {
+  u64 period, length, start;
+  TRY(add(round, later, &period));
+  TRY(multiply(period, U64(task, TASK_ROUND_TIME), &length));
+  TRY(add(U64(task, TASK_STARTING_SLOT), length, &start));
+  return add(start, offset, slot);
+}
+
+static u64 both_windows(const u8 *task) { /* cannot overflow: at most one round */
+  return U64(task, TASK_SUBMISSION_WINDOW) + U64(task, TASK_AUDIT_WINDOW);
+}
+
+/* When the audit of a round's list is over and leaves may be settled. */
+static u64 settles_at(const u8 *task, u64 round, u64 *slot) {
+  return slot_of(task, round, 2, both_windows(task), slot);
+}
+
+/* 0 before the first round, then 1, 2, ...: rosters are taken where this number changes, and nowhere else. */
+static u64 roster_interval(const u8 *task, u64 slot) {
+  u64 start = U64(task, TASK_STARTING_SLOT);
+  return slot < start ? 0 : 1 + (slot - start) / U64(task, TASK_ROUND_TIME);
+}
+
+/* ---- addresses -------------------------------------------------------------------------------------------------- */
+
+static void seed(const void *start, u64 length) {
+  S->seeds[S->seed_count].start = start;
+  S->seeds[S->seed_count].length = length;
+  S->seed_count++;
+}
+
+static void task_seeds(const u8 *creator, const u8 *nonce) {
+  S->seed_count = 0;
+  seed("task", 4);
+  seed(creator, KEY);
+  seed(nonce, 8);
+}
+
+static void vault_seeds(const u8 *task) {
+  S->seed_count = 0;
+  seed("vault", 5);
+  seed(task, KEY);
+}
+
+static void stake_seeds(const u8 *task, const u8 *staker) {
+  S->seed_count = 0;
+  seed("stake", 5);
+  seed(task, KEY);
+  seed(staker, KEY);
+}
+
+/* The canonical address of the seeds; leaves its bump in S->bump and appends it to the seeds. */
+static u64 find_address(const Account *account, u64 error) {
+  REQUIRE(sol_try_find_program_address(S->seeds, S->seed_count, S->program, S->address, &S->bump) == 0, error);
+  REQUIRE(same(S->address, account->key, KEY), error);
+  seed(&S->bump, 1);
+  return 0;
+}
+
+static u64 check_address(const Account *account, u8 bump, u64 error) {
+  S->bump = bump;
+  seed(&S->bump, 1);
+  REQUIRE(sol_create_program_address(S->seeds, S->seed_count, S->program, S->address) == 0, error);
+  REQUIRE(same(S->address, account->key, KEY), error);
+  return 0;
+}
+
+/* ---- accounts of ours ------------------------------------------------------------------------------------------- */
+
+static u64 check_kind(const Account *account, u64 size, u64 magic) {
+  REQUIRE(same(account->owner, S->program, KEY), ERR_WRONG_OWNER);
+  REQUIRE(account->data_length == size, ERR_WRONG_SIZE);
+  REQUIRE(U64(account->data, 0) == magic, ERR_WRONG_MAGIC);
+  return 0;
+}
+
+static u64 check_task(const Account *task) {
+  REQUIRE(task->is_writable, ERR_NOT_WRITABLE);
+  TRY(check_kind(task, TASK_SIZE, TASK_MAGIC_VALUE));
+  REQUIRE(task->data[TASK_VERSION] == LAYOUT_VERSION, ERR_WRONG_MAGIC);
+  task_seeds(task->data + TASK_CREATOR, task->data + TASK_NONCE);
+  return check_address(task, task->data[TASK_BUMP], ERR_WRONG_TASK_ADDRESS);
+}
+
+static u64 check_vault(const Account *task, const Account *vault) {
+  TRY(check_kind(vault, VAULT_SIZE, VAULT_MAGIC_VALUE));
+  vault_seeds(task->key);
+  return check_address(vault, task->data[TASK_VAULT_BUMP], ERR_WRONG_VAULT_ADDRESS);
+}
+
+static u64 check_stake(const Account *task, const Account *stake) {
+  TRY(check_kind(stake, STAKE_SIZE, STAKE_MAGIC_VALUE));
+  REQUIRE(stake->data[STAKE_VERSION] == LAYOUT_VERSION, ERR_WRONG_MAGIC);
+  REQUIRE(same(stake->data + STAKE_TASK, task->key, KEY), ERR_STAKE_OF_ANOTHER_TASK);
+  stake_seeds(task->key, stake->data + STAKE_STAKER);
+  return check_address(stake, stake->data[STAKE_BUMP], ERR_WRONG_STAKE_ADDRESS);
+}
+
+/* What the vault can pay: its lamports above the rent minimum. */
+static u64 vault_available(const Account *vault, u64 *available) {
+  u64 minimum;
+  TRY(rent_minimum(VAULT_SIZE, &minimum));
+  *available = *vault->lamports > minimum ? *vault->lamports - minimum : 0;
+  return 0;
+}
+
+/* ---- the system program ----------------------------------------------------------------------------------------- */
+
+#define SYSTEM_ASSIGN 1
+#define SYSTEM_TRANSFER 2
+#define SYSTEM_ALLOCATE 8
+
+static u64 check_system_program(const Account *account) {
+  REQUIRE(all_zero(account->key, KEY), ERR_WRONG_SYSTEM_PROGRAM);
+  return 0;
+}
+
+static void put_call_data(u32 instruction, u64 number) {
+  *(u32 *)S->call_data = instruction;
+  sol_memcpy_(S->call_data + 4, &number, 8);
+}
+
+static u64 call_system(const Account *system, u64 meta_count, u64 data_length, u64 signers) {
+  S->call.program = system->key;
+  S->call.metas = S->metas;
+  S->call.meta_count = meta_count;
+  S->call.data = S->call_data;
+  S->call.data_length = data_length;
+  S->signer.seeds = S->seeds;
+  S->signer.count = S->seed_count;
+  REQUIRE(sol_invoke_signed_c(&S->call, S->accounts, S->account_count, &S->signer, signers) == 0, ERR_SYSCALL);
+  return 0;
+}
+
+static u64 transfer(const Account *system, const Account *from, const Account *to, u64 amount) {
+  S->metas[0].key = from->key;
+  S->metas[0].is_writable = 1;
+  S->metas[0].is_signer = 1;
+  S->metas[1].key = to->key;
+  S->metas[1].is_writable = 1;
+  S->metas[1].is_signer = 0;
+  put_call_data(SYSTEM_TRANSFER, amount);
+  return call_system(system, 2, 12, 0);
+}
+
+/* Turns an unused address into an account of ours with `size` zero bytes; S->seeds must hold its seeds and bump. */
+static u64 open_account(const Account *system, const Account *payer, Account *account, u64 size) {
+  REQUIRE(same(account->owner, system->key, KEY) && account->data_length == 0, ERR_ALREADY_EXISTS);
+  u64 minimum;
+  TRY(rent_minimum(size, &minimum));
+  if (*account->lamports < minimum) TRY(transfer(system, payer, account, minimum - *account->lamports));
+  S->metas[0].key = account->key;
+  S->metas[0].is_writable = 1;
+  S->metas[0].is_signer = 1;
+  put_call_data(SYSTEM_ALLOCATE, size);
+  TRY(call_system(system, 1, 12, 1));
+  account->data_length = size; /* the runtime compares this with what it allocated in the next call */
+  put_call_data(SYSTEM_ASSIGN, 0);
+  sol_memcpy_(S->call_data + 4, S->program, KEY);
+  return call_system(system, 1, 36, 1);
+}
+
+/* ---- CreateTask and Fund ---------------------------------------------------------------------------------------- */
+
+static u64 check_terms(const u8 *task) {
+  u64 round_time = U64(task, TASK_ROUND_TIME);
+  u64 submission = U64(task, TASK_SUBMISSION_WINDOW), audit = U64(task, TASK_AUDIT_WINDOW);
+  REQUIRE(U64(task, TASK_STARTING_SLOT) <= MAX_STARTING_SLOT, ERR_TERMS_TIMING);
+  REQUIRE(round_time > 0 && round_time <= MAX_ROUND_TIME, ERR_TERMS_TIMING);
+  REQUIRE(submission > 0 && submission <= round_time, ERR_TERMS_TIMING);
+  REQUIRE(audit > 0 && audit <= round_time - submission, ERR_TERMS_TIMING);
+  REQUIRE(U64(task, TASK_MINIMUM_STAKE) > 0, ERR_TERMS_STAKE);
+  REQUIRE(little_endian(task + TASK_SLASH_BASIS_POINTS, 2) <= BASIS_POINTS, ERR_TERMS_STAKE);
+  u64 auditors = little_endian(task + TASK_AUDITORS, 2), quorum = little_endian(task + TASK_QUORUM, 2);
+  REQUIRE(auditors > 0 && auditors <= MAX_AUDITORS, ERR_TERMS_AUDIT);
+  REQUIRE(quorum > 0 && quorum <= MAX_AUDITORS, ERR_TERMS_AUDIT);
+  REQUIRE(little_endian(task + TASK_ALLOWED_FAILED_DISTRIBUTIONS, 2) <= MAX_FAILED_DISTRIBUTIONS, ERR_TERMS_AUDIT);
+  REQUIRE(task[TASK_PROFILE] == PROFILE_HARDENED, ERR_TERMS_AUDIT);
+  REQUIRE(task[TASK_NAME] != 0, ERR_TERMS_NAME);
+  return 0;
+}
+
+/* [creator SW, task W, vault W, system program] */
+static u64 create_task(void) {
+  Account *creator = &S->accounts[0], *task = &S->accounts[1], *vault = &S->accounts[2], *system = &S->accounts[3];
+  const u8 *nonce = S->data + 1, *terms = S->data + 9;
+  REQUIRE(S->account_count == 4, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == CREATE_TASK_LENGTH, ERR_DATA_LENGTH);
+  REQUIRE(creator->is_signer, ERR_MISSING_SIGNATURE);
+  REQUIRE(creator->is_writable && task->is_writable && vault->is_writable, ERR_NOT_WRITABLE);
+  TRY(check_system_program(system));
+  TRY(read_slot());
+
+  task_seeds(creator->key, nonce);
+  TRY(find_address(task, ERR_WRONG_TASK_ADDRESS));
+  u8 task_bump = S->bump;
+  TRY(open_account(system, creator, task, TASK_SIZE));
+  vault_seeds(task->key);
+  TRY(find_address(vault, ERR_WRONG_VAULT_ADDRESS));
+  u8 vault_bump = S->bump;
+  TRY(open_account(system, creator, vault, VAULT_SIZE));
+
+  U64(task->data, TASK_MAGIC) = TASK_MAGIC_VALUE;
+  task->data[TASK_VERSION] = LAYOUT_VERSION;
+  task->data[TASK_BUMP] = task_bump;
+  task->data[TASK_VAULT_BUMP] = vault_bump;
+  task->data[TASK_ACTIVE] = 1;
+  sol_memcpy_(task->data + TASK_CREATOR, creator->key, KEY);
+  sol_memcpy_(task->data + TASK_NONCE, nonce, 8);
+  sol_memcpy_(task->data + TASK_NAME, terms, TERMS_LENGTH); /* the instruction holds the terms as the account does */
+  U64(task->data, TASK_CREATED_SLOT) = S->slot;
+  U64(vault->data, VAULT_MAGIC) = VAULT_MAGIC_VALUE;
+  sol_memcpy_(vault->data + VAULT_TASK, task->key, KEY);
+  return check_terms(task->data);
+}
+
+/* [funder SW, task W, vault W, system program] */
+static u64 fund(void) {
+  Account *funder = &S->accounts[0], *task = &S->accounts[1], *vault = &S->accounts[2], *system = &S->accounts[3];
+  REQUIRE(S->account_count == 4, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == FUND_LENGTH, ERR_DATA_LENGTH);
+  REQUIRE(funder->is_signer, ERR_MISSING_SIGNATURE);
+  REQUIRE(funder->is_writable && vault->is_writable, ERR_NOT_WRITABLE);
+  TRY(check_system_program(system));
+  TRY(check_task(task));
+  TRY(check_vault(task, vault));
+  u64 amount = little_endian(S->data + 1, 8);
+  REQUIRE(amount > 0, ERR_ZERO_AMOUNT);
+  TRY(add(U64(task->data, TASK_FUNDED), amount, &U64(task->data, TASK_FUNDED)));
+  return transfer(system, funder, vault, amount);
+}
+
+/* ---- Stake ------------------------------------------------------------------------------------------------------ */
+
+/* Remembers the stake after a change. Only the last change before the start of a period can matter to a roster, so
+ * changes of one period share an entry: nobody can push the entry that a running round needs out of the ring. */
+static void checkpoint(const u8 *task, u8 *stake) {
+  u64 count = U64(stake, STAKE_CHECKPOINT_COUNT);
+  u8 *ring = stake + STAKE_CHECKPOINTS;
+  u8 *entry = ring + (count - 1) % CHECKPOINT_RING * CHECKPOINT_SIZE;
+  if (count == 0 || roster_interval(task, U64(entry, CHECKPOINT_SLOT)) != roster_interval(task, S->slot)) {
+    entry = ring + count % CHECKPOINT_RING * CHECKPOINT_SIZE;
+    U64(stake, STAKE_CHECKPOINT_COUNT) = count + 1;
+  }
+  U64(entry, CHECKPOINT_SLOT) = S->slot;
+  U64(entry, CHECKPOINT_STAKE) = U64(stake, STAKE_AMOUNT);
+  U64(entry, CHECKPOINT_SLASH_TOTAL) = U64(stake, STAKE_SLASH_TOTAL);
+}
+
+/* [payer SW, staker S, task W, stake W, system program] */
+static u64 stake_or_top_up(void) {
+  Account *payer = &S->accounts[0], *staker = &S->accounts[1], *task = &S->accounts[2];
+  Account *stake = &S->accounts[3], *system = &S->accounts[4];
+  REQUIRE(S->account_count == 5, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == STAKE_LENGTH, ERR_DATA_LENGTH);
+  REQUIRE(payer->is_signer && staker->is_signer, ERR_MISSING_SIGNATURE);
+  REQUIRE(payer->is_writable && stake->is_writable, ERR_NOT_WRITABLE);
+  TRY(check_system_program(system));
+  TRY(check_task(task));
+  TRY(read_slot());
+  u64 amount = little_endian(S->data + 1, 8);
+  const u8 *beneficiary = S->data + 9;
+  REQUIRE(amount > 0, ERR_ZERO_AMOUNT);
+
+  if (same(stake->owner, S->program, KEY)) {
+    TRY(check_stake(task, stake));
+    REQUIRE(same(stake->data + STAKE_STAKER, staker->key, KEY), ERR_NOT_THE_STAKER);
+    REQUIRE(same(stake->data + STAKE_BENEFICIARY, beneficiary, KEY), ERR_BENEFICIARY_CHANGED);
+  } else {
+    REQUIRE(!all_zero(beneficiary, KEY), ERR_BENEFICIARY_EMPTY);
+    stake_seeds(task->key, staker->key);
+    TRY(find_address(stake, ERR_WRONG_STAKE_ADDRESS));
+    u8 bump = S->bump;
+    TRY(open_account(system, payer, stake, STAKE_SIZE));
+    U64(stake->data, STAKE_MAGIC) = STAKE_MAGIC_VALUE;
+    stake->data[STAKE_VERSION] = LAYOUT_VERSION;
+    stake->data[STAKE_BUMP] = bump;
+    sol_memcpy_(stake->data + STAKE_TASK, task->key, KEY);
+    sol_memcpy_(stake->data + STAKE_STAKER, staker->key, KEY);
+    sol_memcpy_(stake->data + STAKE_BENEFICIARY, beneficiary, KEY);
+    U64(stake->data, STAKE_CREATED_SLOT) = S->slot;
+    TRY(add(U64(task->data, TASK_STAKERS), 1, &U64(task->data, TASK_STAKERS)));
+  }
+  TRY(add(U64(stake->data, STAKE_AMOUNT), amount, &U64(stake->data, STAKE_AMOUNT)));
+  TRY(add(U64(task->data, TASK_TOTAL_STAKE), amount, &U64(task->data, TASK_TOTAL_STAKE)));
+  REQUIRE(U64(stake->data, STAKE_AMOUNT) >= U64(task->data, TASK_MINIMUM_STAKE), ERR_STAKE_BELOW_MINIMUM);
+  checkpoint(task->data, stake->data);
+  return transfer(system, payer, stake, amount);
+}
+
+/* ---- AnchorCommitment and AnchorList ---------------------------------------------------------------------------- */
+
+static u8 *ring_place(u8 *task, u64 round) {
+  return task + TASK_ROUNDS + round % ROUND_RING * ROUND_SIZE;
+}
+
+/* Whether the ring still remembers this round: each place serves every sixteenth round. */
+static int holds(const u8 *place, u64 round) {
+  return place[ROUND_STATE] != ROUND_EMPTY && U64(place, ROUND_NUMBER) == round;
+}
+
+/* [staker S, task W, stake]: a staker of the task that still holds the minimum stake. */
+static u64 check_anchorer(void) {
+  Account *staker = &S->accounts[0], *task = &S->accounts[1], *stake = &S->accounts[2];
+  REQUIRE(staker->is_signer, ERR_MISSING_SIGNATURE);
+  TRY(check_task(task));
+  TRY(check_stake(task, stake));
+  REQUIRE(same(stake->data + STAKE_STAKER, staker->key, KEY), ERR_NOT_THE_STAKER);
+  REQUIRE(U64(stake->data, STAKE_AMOUNT) >= U64(task->data, TASK_MINIMUM_STAKE), ERR_ANCHORER_BELOW_MINIMUM);
+  return read_slot();
+}
+
+/* Appends an anchor to the chain of heads: head = SHA-256(head || record). */
+static u64 append_to_head(u8 *task, u64 round, const u8 *digest, u64 reward_total, u64 slash_total) {
+  u8 *record = S->record;
+  record[ANCHOR_RECORD_TAG] = S->data[0];
+  record[ANCHOR_RECORD_ATTEMPT] = S->data[1];
+  sol_memcpy_(record + ANCHOR_RECORD_ROUND, &round, 8);
+  sol_memcpy_(record + ANCHOR_RECORD_SLOT, &S->slot, 8);
+  sol_memcpy_(record + ANCHOR_RECORD_BY, S->accounts[0].key, KEY);
+  sol_memcpy_(record + ANCHOR_RECORD_DIGEST, digest, KEY);
+  sol_memcpy_(record + ANCHOR_RECORD_REWARD_TOTAL, &reward_total, 8);
+  sol_memcpy_(record + ANCHOR_RECORD_SLASH_TOTAL, &slash_total, 8);
+  S->slices[0].start = task + TASK_HEAD;
+  S->slices[0].length = KEY;
+  S->slices[1].start = record;
+  S->slices[1].length = ANCHOR_RECORD_SIZE;
+  REQUIRE(sol_sha256(S->slices, 2, S->digest) == 0, ERR_SYSCALL);
+  sol_memcpy_(task + TASK_HEAD, S->digest, KEY);
+  return add(U64(task, TASK_ANCHORS), 1, &U64(task, TASK_ANCHORS));
+}
+
+/* [staker S, task W, stake] */
+static u64 anchor_commitment(void) {
+  REQUIRE(S->account_count == 3, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == ANCHOR_COMMITMENT_LENGTH, ERR_DATA_LENGTH);
+  TRY(check_anchorer());
+  u8 *task = S->accounts[1].data;
+  u64 round = little_endian(S->data + 2, 8);
+  const u8 *digest = S->data + 10;
+
+  u64 opens, closes;
+  TRY(slot_of(task, round, 1, both_windows(task), &opens));
+  TRY(slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), &closes));
+  REQUIRE(S->slot >= opens, ERR_COMMITMENT_EARLY);
+  REQUIRE(S->slot < closes, ERR_COMMITMENT_LATE);
+  u8 *place = ring_place(task, round);
+  REQUIRE(!holds(place, round), ERR_COMMITMENT_EXISTS);
+  REQUIRE(S->data[1] == FIRST_ATTEMPT, ERR_WRONG_ATTEMPT);
+
+  sol_memset_(place, 0, ROUND_SIZE);
+  U64(place, ROUND_NUMBER) = round;
+  place[ROUND_ATTEMPT] = FIRST_ATTEMPT;
+  place[ROUND_STATE] = ROUND_COMMITTED;
+  sol_memcpy_(place + ROUND_COMMITMENT, digest, KEY);
+  U64(place, ROUND_COMMITMENT_SLOT) = S->slot;
+  sol_memcpy_(place + ROUND_COMMITMENT_BY, S->accounts[0].key, KEY);
+  return append_to_head(task, round, digest, 0, 0);
+}
+
+/* The chain cannot look into a list, so it bounds what all its leaves together may be paid. */
+static u64 check_totals(const Account *vault, u8 *task, u64 reward_total, u64 slash_total) {
+  u8 *last = task + TASK_NEWEST_LIST;
+  u64 rewards, slashes, allowed;
+  REQUIRE(reward_total >= U64(last, LIST_REWARD_TOTAL), ERR_TOTALS_DECREASE);
+  REQUIRE(slash_total >= U64(last, LIST_SLASH_TOTAL), ERR_TOTALS_DECREASE);
+  rewards = reward_total - U64(last, LIST_REWARD_TOTAL);
+  slashes = slash_total - U64(last, LIST_SLASH_TOTAL);
+  TRY(add(U64(task, TASK_BOUNTY_PER_ROUND), slashes, &allowed));
+  REQUIRE(rewards <= allowed, ERR_REWARDS_ABOVE_BOUNTY);
+
+  u64 unpaid, untaken, backing;
+  TRY(subtract(reward_total, U64(task, TASK_PAID), &unpaid));
+  TRY(subtract(slash_total, U64(task, TASK_SLASHED), &untaken));
+  TRY(subtract(untaken, U64(task, TASK_FORGIVEN), &untaken));
+  TRY(vault_available(vault, &backing));
+  TRY(add(backing, untaken, &backing));
+  REQUIRE(unpaid <= backing, ERR_REWARDS_ABOVE_VAULT);
+  return 0;
+}
+
+/* [staker S, task W, stake, vault] */
+static u64 anchor_list(void) {
+  REQUIRE(S->account_count == 4, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == ANCHOR_LIST_LENGTH, ERR_DATA_LENGTH);
+  TRY(check_anchorer());
+  TRY(check_vault(&S->accounts[1], &S->accounts[3]));
+  u8 *task = S->accounts[1].data;
+  u64 round = little_endian(S->data + 2, 8);
+  const u8 *root = S->data + 10;
+  u64 reward_total = little_endian(S->data + 42, 8), slash_total = little_endian(S->data + 50, 8);
+
+  u64 opens, closes;
+  TRY(slot_of(task, round, 2, 0, &opens));
+  TRY(slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), &closes));
+  REQUIRE(S->slot >= opens, ERR_LIST_EARLY);
+  REQUIRE(S->slot < closes, ERR_LIST_LATE);
+  u8 *place = ring_place(task, round);
+  REQUIRE(holds(place, round), ERR_NO_COMMITMENT);
+  REQUIRE(S->data[1] == place[ROUND_ATTEMPT], ERR_WRONG_ATTEMPT);
+  REQUIRE(place[ROUND_STATE] == ROUND_COMMITTED, ERR_LIST_EXISTS);
+  TRY(check_totals(&S->accounts[3], task, reward_total, slash_total));
+
+  place[ROUND_STATE] = ROUND_LISTED;
+  sol_memcpy_(place + ROUND_LIST_ROOT, root, KEY);
+  U64(place, ROUND_REWARD_TOTAL) = reward_total;
+  U64(place, ROUND_SLASH_TOTAL) = slash_total;
+  U64(place, ROUND_LIST_SLOT) = S->slot;
+  sol_memcpy_(place + ROUND_LIST_BY, S->accounts[0].key, KEY);
+
+  /* List windows of different rounds never overlap, so the list before this one is past its audit. */
+  u8 *newest = task + TASK_NEWEST_LIST;
+  sol_memcpy_(task + TASK_SETTLED_LIST, newest, LIST_SIZE);
+  U64(newest, LIST_PRESENT) = 1;
+  U64(newest, LIST_ROUND) = round;
+  sol_memcpy_(newest + LIST_ROOT, root, KEY);
+  U64(newest, LIST_REWARD_TOTAL) = reward_total;
+  U64(newest, LIST_SLASH_TOTAL) = slash_total;
+  U64(newest, LIST_SLOT) = S->slot;
+  return append_to_head(task, round, root, reward_total, slash_total);
+}
+
+/* ---- Settle ----------------------------------------------------------------------------------------------------- */
+
+/* The root of a round's list, from the ring or, after a long pause, from the two lists in the header. */
+static u64 find_root(u8 *task, u64 round, const u8 **root) {
+  u8 *place = ring_place(task, round), *newest = task + TASK_NEWEST_LIST, *settled = task + TASK_SETTLED_LIST;
+  if (holds(place, round) && place[ROUND_STATE] == ROUND_LISTED) *root = place + ROUND_LIST_ROOT;
+  else if (U64(newest, LIST_PRESENT) && U64(newest, LIST_ROUND) == round) *root = newest + LIST_ROOT;
+  else if (U64(settled, LIST_PRESENT) && U64(settled, LIST_ROUND) == round) *root = settled + LIST_ROOT;
+  else return ERR_NO_LIST;
+  return 0;
+}
+
+/* The newest list that is past its audit: its totals bound everything ever paid and taken, whatever lists the
+ * leaves came from. */
+static u64 newest_settled(u8 *task, const u8 **list) {
+  u8 *newest = task + TASK_NEWEST_LIST;
+  u64 slot;
+  TRY(settles_at(task, U64(newest, LIST_ROUND), &slot));
+  *list = S->slot >= slot ? newest : task + TASK_SETTLED_LIST;
+  return 0;
+}
+
+/* RFC 6962: leaf hash SHA-256(0x00 || leaf), node hash SHA-256(0x01 || left || right). */
+static u64 check_proof(const u8 *leaf, const u8 *root, u64 directions, u64 count, const u8 *siblings) {
+  static const u8 leaf_domain = 0, node_domain = 1;
+  Slice *slices = S->slices;
+  slices[0].start = &leaf_domain;
+  slices[0].length = 1;
+  slices[1].start = leaf;
+  slices[1].length = LEAF_LENGTH;
+  REQUIRE(sol_sha256(slices, 2, S->digest) == 0, ERR_SYSCALL);
+  slices[0].start = &node_domain;
+  slices[1].length = KEY;
+  slices[2].length = KEY;
+  for (u64 i = 0; i < count; i++) {
+    int sibling_is_left = directions >> i & 1;
+    slices[1].start = sibling_is_left ? siblings + KEY * i : S->digest;
+    slices[2].start = sibling_is_left ? S->digest : siblings + KEY * i;
+    REQUIRE(sol_sha256(slices, 3, S->digest) == 0, ERR_SYSCALL);
+  }
+  REQUIRE(same(S->digest, root, KEY), ERR_PROOF_INVALID);
+  return 0;
+}
+
+/* Takes what the leaf slashes beyond the last time; a stake that no longer covers it is forgiven the rest. */
+static u64 take_slash(Account *task, Account *vault, Account *stake, u64 slash, u64 limit) {
+  u64 amount = U64(stake->data, STAKE_AMOUNT), taken = slash < amount ? slash : amount;
+  u64 settled;
+  TRY(add(U64(task->data, TASK_SLASHED), U64(task->data, TASK_FORGIVEN), &settled));
+  TRY(add(settled, slash, &settled));
+  REQUIRE(settled <= limit, ERR_SLASHES_ABOVE_LIST);
+  TRY(move_lamports(stake, vault, taken));
+  TRY(subtract(U64(task->data, TASK_TOTAL_STAKE), taken, &U64(task->data, TASK_TOTAL_STAKE)));
+  U64(task->data, TASK_SLASHED) += taken;           /* both bounded by `settled` above */
+  U64(task->data, TASK_FORGIVEN) += slash - taken;
+  U64(stake->data, STAKE_AMOUNT) = amount - taken;
+  U64(stake->data, STAKE_SLASH_TOTAL) += slash;     /* up to the leaf's total */
+  checkpoint(task->data, stake->data);
+  return 0;
+}
+
+static u64 pay_reward(u8 *task, Account *vault, Account *beneficiary, u64 reward, u64 limit) {
+  u64 paid, available, after, minimum;
+  TRY(add(U64(task, TASK_PAID), reward, &paid));
+  REQUIRE(paid <= limit, ERR_REWARDS_ABOVE_LIST);
+  TRY(vault_available(vault, &available));
+  REQUIRE(reward <= available, ERR_VAULT_SHORT);
+  TRY(add(*beneficiary->lamports, reward, &after));
+  TRY(rent_minimum(beneficiary->data_length, &minimum));
+  REQUIRE(after >= minimum, ERR_BENEFICIARY_BELOW_RENT);
+  TRY(move_lamports(vault, beneficiary, reward));
+  U64(task, TASK_PAID) = paid;
+  return 0;
+}
+
+/* [task W, vault W, stake W, beneficiary W]; nobody signs.
+ * A slash never waits for the beneficiary: passed read-only, it is not paid and the reward stays claimable. */
+static u64 settle(void) {
+  Account *task = &S->accounts[0], *vault = &S->accounts[1], *stake = &S->accounts[2], *beneficiary = &S->accounts[3];
+  REQUIRE(S->account_count == 4, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length >= SETTLE_LENGTH, ERR_DATA_LENGTH);
+  const u8 *leaf = S->data + 9, *siblings = S->data + SETTLE_LENGTH;
+  u64 round = little_endian(S->data + 1, 8), directions = little_endian(S->data + 57, 4), count = S->data[61];
+  REQUIRE(count <= PROOF_SIBLINGS && directions >> count == 0, ERR_PROOF_SHAPE);
+  REQUIRE(S->data_length == SETTLE_LENGTH + KEY * count, ERR_DATA_LENGTH);
+  REQUIRE(vault->is_writable && stake->is_writable, ERR_NOT_WRITABLE);
+  TRY(check_task(task));
+  TRY(check_vault(task, vault));
+  TRY(check_stake(task, stake));
+  TRY(read_slot());
+
+  const u8 *root = 0, *bounds = 0;
+  u64 opens;
+  TRY(find_root(task->data, round, &root));
+  TRY(settles_at(task->data, round, &opens));
+  REQUIRE(S->slot >= opens, ERR_SETTLE_EARLY);
+  TRY(newest_settled(task->data, &bounds));
+  REQUIRE(same(leaf, stake->data + STAKE_STAKER, KEY), ERR_LEAF_OF_ANOTHER_STAKER);
+  REQUIRE(same(beneficiary->key, stake->data + STAKE_BENEFICIARY, KEY), ERR_WRONG_BENEFICIARY);
+  TRY(check_proof(leaf, root, directions, count, siblings));
+
+  /* Totals only grow, so a leaf of an older list than the one settled last moves nothing. */
+  u64 reward_total = little_endian(leaf + 32, 8), slash_total = little_endian(leaf + 40, 8);
+  u64 rewarded = U64(stake->data, STAKE_REWARD_TOTAL), slashed = U64(stake->data, STAKE_SLASH_TOTAL);
+  u64 reward = reward_total > rewarded ? reward_total - rewarded : 0;
+  u64 slash = slash_total > slashed ? slash_total - slashed : 0;
+  if (slash > 0) TRY(take_slash(task, vault, stake, slash, *(const u64 *)(bounds + LIST_SLASH_TOTAL)));
+  if (reward > 0 && beneficiary->is_writable) {
+    TRY(pay_reward(task->data, vault, beneficiary, reward, *(const u64 *)(bounds + LIST_REWARD_TOTAL)));
+    U64(stake->data, STAKE_REWARD_TOTAL) = reward_total;
+  }
+  REQUIRE(reward == 0 || slash > 0 || beneficiary->is_writable, ERR_NOT_WRITABLE);
+  return 0;
+}
+
+/* ---- entry ------------------------------------------------------------------------------------------------------ */
+
+/* Reads the runtime's serialized input into S: accounts, instruction data, our own address. */
+static u64 read_input(u8 *input) {
+  u64 count = *(u64 *)input;
+  input += 8;
+  REQUIRE(count <= MAX_ACCOUNTS, ERR_ACCOUNT_COUNT);
+  for (u64 i = 0; i < count; i++) {
+    Account *account = &S->accounts[i];
+    u8 first_use = *input;
+    if (first_use != 0xff) { /* the same account again: share its balance and data */
+      *account = S->accounts[first_use];
+      input += 8;
+      continue;
+    }
+    account->is_signer = input[1];
+    account->is_writable = input[2];
+    account->executable = input[3];
+    account->key = input + 8;
+    account->owner = input + 40;
+    account->lamports = (u64 *)(input + 72);
+    account->data_length = *(u64 *)(input + 80);
+    account->data = input + 88;
+    input += 88 + account->data_length + REALLOCATION_ROOM;
+    input = (u8 *)(((u64)input + 7) & ~7ULL);
+    account->rent_epoch = *(u64 *)input;
+    input += 8;
+  }
+  S->account_count = count;
+  S->data_length = *(u64 *)input;
+  S->data = input + 8;
+  S->program = input + 8 + S->data_length;
+  return 0;
+}
+
+__attribute__((section(".text"))) u64 entrypoint(u8 *input) {
+  TRY(read_input(input));
+  REQUIRE(sol_get_stack_height() == TRANSACTION_HEIGHT, ERR_CALLED_BY_PROGRAM);
+  REQUIRE(S->data_length >= 1, ERR_DATA_LENGTH);
+  switch (S->data[0]) {
+    case TAG_CREATE_TASK: return create_task();
+    case TAG_FUND: return fund();
+    case TAG_STAKE: return stake_or_top_up();
+    case TAG_ANCHOR_COMMITMENT: return anchor_commitment();
+    case TAG_ANCHOR_LIST: return anchor_list();
+    case TAG_SETTLE: return settle();
+    case TAG_SET_ACTIVE:
+    case TAG_REQUEST_UNSTAKE:
+    case TAG_WITHDRAW:
+    case TAG_VETO:
+    case TAG_CLOSE:
+    case TAG_UPDATE_TASK: return ERR_RESERVED_TAG;
+    default: return ERR_UNKNOWN_TAG;
+  }
+}

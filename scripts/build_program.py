@@ -1,0 +1,165 @@
+"""Build the settlement program: write `layout.h` from the Python tables, compile the C source, link the
+`.so`.
+
+    python scripts/build_program.py            # builds into koii_p2p/settlement/program/
+    python scripts/build_program.py --check    # builds in a temporary folder and compares with the committed
+    files
+
+Needs clang 14 with the BPF target (Debian: `apt-get install --no-install-recommends clang-14`). The result
+depends on the source and the compiler's version only: the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sbf_link import LinkError, link
+
+from koii_p2p.rounds import distribution, terms
+from koii_p2p.settlement import instructions, layouts
+from koii_p2p.settlement.refusals import ProgramError
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PROGRAM: Final = ROOT / "koii_p2p" / "settlement" / "program"
+COMPILER: Final = "clang-14"
+FLAGS: Final = (
+    "-target",
+    "bpf",
+    "-mcpu=v1",  # sBPF v0 has neither the 32-bit nor the signed jumps of later BPF
+    "-Os",
+    "-std=c11",
+    "-ffreestanding",
+    "-fno-builtin",  # there is no memcpy to call
+    "-fno-unroll-loops",
+    "-nostdinc",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)
+
+
+class BuildError(Exception):
+    """The program could not be built; the text says why."""
+
+
+def header() -> str:
+    """The text of `layout.h`: every number that C and Python must agree on."""
+    lines = [
+        "/* Written by scripts/build_program.py from layouts.py, instructions.py and refusals.py. */",
+        "#ifndef KOII_P2P_LAYOUT_H",
+        "#define KOII_P2P_LAYOUT_H",
+    ]
+    for layout in layouts.LAYOUTS:
+        name = layout.name.upper()
+        lines += ["", f"/* {layout.name} */"]
+        lines += [f"#define {name}_{field.name.upper()} {field.offset}" for field in layout]
+        lines += [f"#define {name}_SIZE {layout.size}"]
+    lines += ["", "/* numbers */"]
+    lines += [f"#define {name} {value}" for name, value in _numbers().items()]
+    lines += ["", "/* instruction tags */"]
+    lines += [f"#define TAG_{tag.name} {int(tag)}" for tag in instructions.Tag]
+    lines += ["", "/* error codes */"]
+    lines += [f"#define ERR_{error.name} {int(error)}" for error in ProgramError]
+    lines += ["", "#endif", ""]
+    return "\n".join(lines)
+
+
+def _numbers() -> dict[str, str]:
+    magics = {
+        "TASK_MAGIC_VALUE": layouts.TASK_MAGIC,
+        "VAULT_MAGIC_VALUE": layouts.VAULT_MAGIC,
+        "STAKE_MAGIC_VALUE": layouts.STAKE_MAGIC,
+    }
+    task = layouts.TASK_LAYOUT
+    profile = task.field("profile")
+    numbers = {
+        "LAYOUT_VERSION": layouts.VERSION,
+        "ROUND_RING": layouts.ROUND_RING,
+        "CHECKPOINT_RING": layouts.CHECKPOINT_RING,
+        "ROUND_EMPTY": layouts.ROUND_EMPTY,
+        "ROUND_COMMITTED": layouts.ROUND_COMMITTED,
+        "ROUND_LISTED": layouts.ROUND_LISTED,
+        "FIRST_ATTEMPT": instructions.FIRST_ATTEMPT,
+        "PROOF_SIBLINGS": instructions.PROOF_SIBLINGS,
+        "LEAF_LENGTH": distribution.LEAF_BYTES,
+        "TERMS_LENGTH": profile.offset + profile.size - task.field("name").offset,
+        "CREATE_TASK_LENGTH": instructions.CREATE_TASK_FORMAT.size,
+        "FUND_LENGTH": instructions.FUND_FORMAT.size,
+        "STAKE_LENGTH": instructions.STAKE_FORMAT.size,
+        "ANCHOR_COMMITMENT_LENGTH": instructions.ANCHOR_COMMITMENT_FORMAT.size,
+        "ANCHOR_LIST_LENGTH": instructions.ANCHOR_LIST_FORMAT.size,
+        "SETTLE_LENGTH": instructions.SETTLE_FORMAT.size,
+        "MAX_STARTING_SLOT": terms.MAX_STARTING_SLOT,
+        "MAX_ROUND_TIME": terms.MAX_ROUND_TIME,
+        "BASIS_POINTS": terms.BASIS_POINTS,
+        "MAX_AUDITORS": terms.MAX_AUDITORS,
+        "MAX_FAILED_DISTRIBUTIONS": layouts.MAX_FAILED_DISTRIBUTIONS,
+        "PROFILE_HARDENED": int(terms.Profile.HARDENED),
+    }
+    return {name: f"{int.from_bytes(magic, 'little'):#x}ULL" for name, magic in magics.items()} | {
+        name: f"{value}ULL" for name, value in numbers.items()
+    }
+
+
+def compiler_missing() -> str | None:
+    """Why nothing can be compiled here, or None if it can."""
+    if shutil.which(COMPILER) is None:
+        return f"{COMPILER} is not installed (Debian: apt-get install --no-install-recommends {COMPILER})"
+    return None
+
+
+def compile_and_link(source: Path, layout: str | None = None) -> bytes:
+    """Compile one C file, with `layout.h` of this text beside it, and link it. Raises `BuildError`."""
+    missing = compiler_missing()
+    if missing is not None:
+        raise BuildError(missing)
+    with tempfile.TemporaryDirectory() as folder:
+        # A fixed name in the current folder: nothing of this machine's paths can reach the object file.
+        shutil.copy(source, Path(folder) / "program.c")
+        if layout is not None:
+            (Path(folder) / "layout.h").write_text(layout)
+        command = [COMPILER, *FLAGS, "-c", "program.c", "-o", "program.o"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise BuildError(f"{' '.join(command)} failed:\n{done.stderr}")
+        try:
+            return link((Path(folder) / "program.o").read_bytes())
+        except LinkError as error:
+            raise BuildError(f"The object cannot be linked: {error}.") from error
+
+
+def build() -> bytes:
+    """The settlement program's bytes, built from the source as it is now. Raises `BuildError`."""
+    return compile_and_link(PROGRAM / "settlement.c", header())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the settlement program.")
+    parser.add_argument("--check", action="store_true", help="only compare with the committed files")
+    arguments = parser.parse_args()
+    try:
+        binary = build()
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    outputs = {PROGRAM / "layout.h": header().encode(), PROGRAM / "settlement.so": binary}
+    stale = [path.name for path, data in outputs.items() if not path.exists() or path.read_bytes() != data]
+    if arguments.check:
+        print(f"differs: {', '.join(stale)}" if stale else "layout.h and settlement.so are up to date")
+        return 1 if stale else 0
+    for path, data in outputs.items():
+        path.write_bytes(data)
+    print(f"settlement.so: {len(binary)} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
