@@ -1,1 +1,8 @@
 """A real local K2: a Solana VM behind JSON-RPC and WebSocket, with slots and persistence."""
+
+from __future__ import annotations
+
+from koii_p2p.localk2.server import LocalK2Address, serve
+from koii_p2p.localk2.settings import LocalK2Settings
+
+__all__ = ["LocalK2Address", "LocalK2Settings", "serve"]
