@@ -1,0 +1,368 @@
+"""The network of a node: one object that connects, gossips, asks and answers, and can only be ended by its owner."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from koii_p2p.errors import NetworkError, OperatorError
+from koii_p2p.limits import Limits
+from koii_p2p.network.containment import Guard, check_library
+from koii_p2p.network.discovery import AddressBook, Connector, DiscoveryStatistics
+from koii_p2p.network.gossip import GossipStatistics, GossipVerdict, Validator
+from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes, peer_id_text
+from koii_p2p.network.mdns import mdns
+from koii_p2p.network.peer_table import PeerTable
+from koii_p2p.network.requests import Handler, RequestFailed, RequestReason, Requests, RequestStatistics
+from koii_p2p.network.settings import NetworkSettings, mesh_degree, parse_listen, parse_peer_address
+from koii_p2p.records.keys import SecretKey
+
+if TYPE_CHECKING:
+    from koii_p2p.network.host import ContainedHost
+    from koii_p2p.network.library_gossip import LibraryGossip
+
+__all__ = ["GossipVerdict", "Network", "NetworkSettings", "NetworkStatistics", "PeerInfo", "RequestFailed"]
+
+log = structlog.get_logger(__name__)
+
+WATCH_SECONDS = 1.0
+SETTLED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A connected peer."""
+
+    key: bytes
+    peer_id: str
+    addresses: tuple[str, ...]
+    """Where it can be dialled, as far as known."""
+    connected_seconds: float
+    outgoing: bool
+    connections: int
+    topics: tuple[str, ...]
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatistics:
+    """Everything countable about the network since it was started."""
+
+    peers: int
+    connections: int
+    banned: int
+    bans: int
+    disconnects: tuple[tuple[str, int], ...]
+    """Peers we disconnected, by reason."""
+    refused: tuple[tuple[str, int], ...]
+    """Connections we refused, by reason."""
+    contained: tuple[tuple[str, int], ...]
+    """Faults kept from spreading, as `place:error`."""
+    gossip: GossipStatistics | None
+    """None while the network does not run."""
+    requests: RequestStatistics
+    discovery: DiscoveryStatistics
+
+
+class Network:
+    """A libp2p node with the PeerId of the staking key.
+
+    Handlers and topics may be given before or while it runs. libp2p is loaded by `run`, not by importing this.
+    """
+
+    def __init__(self, secret: SecretKey, settings: NetworkSettings, limits: Limits | None = None) -> None:
+        """Check the settings. Raises `ConfigurationError` for an address that cannot be used."""
+        self.key = secret.public_key
+        self.peer_id = peer_id_text(secret.public_key)
+        self._secret = secret
+        self._settings = settings
+        self._limits = limits if limits is not None else Limits()
+        self._listen = tuple(parse_listen(text) for text in settings.listen)
+        self._announce = tuple(parse_listen(text) for text in settings.announce)
+        self._guard = Guard()
+        self._table = PeerTable(self._limits)
+        self._requests = Requests(self._guard, self._limits)
+        self._book = AddressBook(self.key, self._limits)
+        for text in settings.bootstrap:
+            self._book.add_bootstrap(parse_peer_address(text))
+        self._connector = Connector(
+            self._book, settings.target_peers, self._limits, self._dial, self._connected_keys, self._allowed
+        )
+        self._validators: dict[str, Validator] = {}
+        self._disconnects: Counter[str] = Counter()
+        self._host: ContainedHost | None = None
+        self._gossip: LibraryGossip | None = None
+        self._nursery: trio.Nursery | None = None
+
+    # life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; `task_status.started()` is called once it listens and its topics are joined.
+
+        Raises `NetworkError` when an address cannot be listened on or the library is not the expected one.
+        """
+        check_library()
+        try:
+            await self._run(task_status)
+        except BaseExceptionGroup as group:
+            raise _clear_error(group) from group
+        finally:
+            self._host = self._gossip = self._nursery = None
+            self._requests.attach(None)
+            self._table.links.clear()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        from koii_p2p.network.host import build_host, running_host
+        from koii_p2p.network.library_gossip import LibraryGossip
+        from koii_p2p.network.link_events import LinkEvents
+
+        host = build_host(self._secret.seed, self._settings, self._guard, self._limits)
+        host.swarm.gate = self._allowed
+        host.swarm.register_notifee(LinkEvents(self._on_connected, self._on_disconnected))
+        gossip = LibraryGossip(
+            host,
+            mesh_degree(self._settings.expected_peers),
+            self._settings.heartbeat,
+            self._guard,
+            self._limits,
+            self._on_misbehaved,
+        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(gossip.running())
+            self._host, self._gossip = host, gossip
+            self._requests.attach(host)
+            for topic, validator in self._validators.items():
+                await gossip.join(topic, validator)
+            # Listening comes last, so that the first peer already finds everything served.
+            await stack.enter_async_context(running_host(host, self._listen, self._limits))
+            if self._settings.mdns:
+                await stack.enter_async_context(mdns(self.key, self.addresses, self._on_hint))
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._connector.run)
+                nursery.start_soon(self._watch)
+                log.info("network_listening", peer_id=self.peer_id, addresses=self.addresses)
+                task_status.started()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the dialable addresses of this node, each ending in its PeerId; empty while it does not run."""
+        if self._host is None:
+            return ()
+        from koii_p2p.network.host import advertised
+
+        transports = self._announce or advertised(self._host)
+        return tuple(f"{transport}/p2p/{self.peer_id}" for transport in transports)
+
+    # messages
+
+    async def join_topic(self, topic: str, validator: Validator) -> None:
+        """Subscribe to a topic.
+
+        `validator(sender_key, data)` is called for every new message of a peer (never for own ones) inside that
+        peer's read loop; the key is the neighbour's, not the author's. Raises `ValueError` for a topic joined before.
+        """
+        if topic in self._validators:
+            raise ValueError(f"The topic {topic!r} is joined already.")
+        self._validators[topic] = validator
+        if self._gossip is not None:
+            await self._gossip.join(topic, validator)
+
+    async def publish(self, topic: str, data: bytes) -> int:
+        """Send an own message to every subscribed neighbour, waiting for room in their queues.
+
+        Returns how many neighbours there are; with 0 the message is held for the first that subscribes.
+        Raises `ValueError` for a topic not joined or data above `Limits.gossip_message_bytes`, `NetworkError` while
+        the network does not run.
+        """
+        return await self._running_gossip().publish(topic, data)
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        """Answer requests on a protocol: `handler(asker_key, request) -> response`.
+
+        A handler that raises, or takes longer than `Limits.respond_deadline`, costs its own stream only.
+        """
+        self._requests.serve(protocol, handler)
+
+    async def request(
+        self, key: bytes, protocol: str, payload: bytes, *, deadline: float | None = None
+    ) -> bytes:
+        """Ask a peer and return its response, dialling it if it is known but not connected.
+
+        `deadline` in seconds covers everything (default `Limits.request_deadline`). Raises `RequestFailed`.
+        """
+        seconds = self._limits.request_deadline if deadline is None else deadline
+        ends = trio.current_time() + seconds
+        if key not in self._table.links:
+            with trio.move_on_after(seconds):
+                await self._connector.dial_now(key)
+        left = ends - trio.current_time()
+        if left <= 0:
+            raise RequestFailed(RequestReason.TIMED_OUT, f"No connection within {seconds:g} s.")
+        return await self._requests.ask(key, protocol, payload, deadline=left)
+
+    # peers
+
+    def learn(self, key: bytes, addresses: Iterable[str]) -> None:
+        """Remember where a peer says it can be dialled (from its signed Presence)."""
+        self._book.learn(key, addresses, signed=True, now=trio.current_time())
+        self._connector.wake()
+
+    def peers(self) -> tuple[PeerInfo, ...]:
+        """Return the connected peers, sorted by key."""
+        now = trio.current_time()
+        gossip = self._gossip
+        result = []
+        for key, link in sorted(self._table.links.items()):
+            known = self._book.get(key)
+            result.append(
+                PeerInfo(
+                    key=key,
+                    peer_id=peer_id_text(key),
+                    addresses=() if known is None else known.addresses,
+                    connected_seconds=now - link.since,
+                    outgoing=link.outgoing,
+                    connections=link.connections,
+                    topics=() if gossip is None else gossip.subscriptions(key),
+                    rejects=self._table.rejects(key),
+                )
+            )
+        return tuple(result)
+
+    async def disconnect(self, key: bytes, reason: str = "asked") -> None:
+        """Close all connections to a peer; it may come back."""
+        host = self._host
+        if host is None or key not in self._table.links:
+            return
+        from libp2p.peer.id import ID
+
+        from koii_p2p.network.host import close_connections
+
+        self._disconnects[reason] += 1
+        log.info("peer_disconnected", peer_id=peer_id_text(key), reason=reason)
+        with trio.move_on_after(self._limits.stop_deadline):
+            await close_connections(host.swarm, ID(peer_id_bytes(key)))
+
+    def statistics(self) -> NetworkStatistics:
+        """Return the counters of everything."""
+        host = self._host
+        return NetworkStatistics(
+            peers=len(self._table.links),
+            connections=0 if host is None else host.swarm.get_total_connections(),
+            banned=self._table.banned_count(trio.current_time()),
+            bans=self._table.bans,
+            disconnects=tuple(sorted(self._disconnects.items())),
+            refused=() if host is None else tuple(sorted(host.swarm.refused.items())),
+            contained=self._guard.statistics(),
+            gossip=None if self._gossip is None else self._gossip.statistics(),
+            requests=self._requests.statistics(),
+            discovery=self._connector.statistics(),
+        )
+
+    # inside
+
+    def _running_gossip(self) -> LibraryGossip:
+        if self._gossip is None:
+            raise NetworkError(
+                what="The message was not sent.",
+                why="The network does not run.",
+                remedy="Start the node first.",
+            )
+        return self._gossip
+
+    def _connected_keys(self) -> frozenset[bytes]:
+        return frozenset(self._table.links)
+
+    def _allowed(self, key: bytes) -> bool:
+        return not self._table.banned(key, trio.current_time())
+
+    async def _dial(self, key: bytes, address: str) -> None:
+        from libp2p.peer.id import ID
+        from multiaddr import Multiaddr
+
+        host = self._host
+        if host is not None:
+            await host.swarm.dial_addr(Multiaddr(address), ID(peer_id_bytes(key)))
+
+    def _on_hint(self, key: bytes, addresses: tuple[str, ...]) -> None:
+        self._book.learn(key, addresses, signed=False, now=trio.current_time())
+        self._connector.wake()
+
+    def _on_connected(self, peer_id: bytes, outgoing: bool) -> None:
+        self._table.connected(key_of_peer_id(peer_id), outgoing=outgoing, now=trio.current_time())
+
+    def _on_disconnected(self, peer_id: bytes) -> None:
+        key = key_of_peer_id(peer_id)
+        if self._table.disconnected(key):
+            self._requests.forget(key)
+            self._connector.lost(key)
+
+    def _on_misbehaved(self, key: bytes, what: str) -> None:
+        if self._table.misbehaved(key, trio.current_time()):
+            log.warning("peer_banned", peer_id=peer_id_text(key), last=what, seconds=self._limits.ban_seconds)
+            if self._nursery is not None:
+                self._nursery.start_soon(self.disconnect, key, "banned")
+
+    async def _watch(self) -> None:
+        """Look after the links: the library never notices a peer that takes nothing or speaks one way only."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            with self._guard.contain("watch"):
+                async with trio.open_nursery() as nursery:
+                    for key, reason in self._unfit().items():
+                        nursery.start_soon(self.disconnect, key, reason)
+
+    def _unfit(self) -> dict[bytes, str]:
+        """Return the peers to disconnect, with the reason."""
+        host, gossip = self._host, self._gossip
+        if host is None or gossip is None:
+            return {}
+        now = trio.current_time()
+        patience = self._limits.peer_stall_seconds
+        unfit = dict.fromkeys(gossip.stalled(patience), "stalled")
+        for key, link in self._table.links.items():
+            if gossip.has_stream(key):
+                link.deaf_since = None
+            elif link.deaf_since is None:
+                link.deaf_since = now
+            elif now - link.deaf_since > patience:
+                unfit[key] = "no gossip"
+        for connection in host.swarm.get_connections():
+            if host.swarm.muxer_of(connection).silent_for(now) > patience:
+                unfit[key_of_peer_id(connection.muxed_conn.peer_id.to_bytes())] = "silent"
+        unfit |= self._to_make_room(now)
+        return unfit
+
+    def _to_make_room(self, now: float) -> dict[bytes, str]:
+        """When nearly full, let the inbound peers go that had time to find others, so that newcomers get in."""
+        excess = len(self._table.links) - (self._settings.max_peers - self._settings.max_peers // 8)
+        if excess <= 0:
+            return {}
+        settled = [
+            link
+            for link in self._table.links.values()
+            if not link.outgoing and now - link.since > SETTLED_SECONDS
+        ]
+        settled.sort(key=lambda link: link.since)
+        return {link.key: "room" for link in settled[:excess]}
+
+
+def _clear_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what to raise for a group that left the library's nurseries: our own error if one is in it."""
+    rest: BaseException = group
+    while isinstance(rest, BaseExceptionGroup):
+        own = rest.subgroup(OperatorError)
+        rest = own.exceptions[0] if own is not None and own is not rest else rest.exceptions[0]
+    if isinstance(rest, OperatorError) or not isinstance(rest, Exception):
+        return rest
+    return NetworkError(
+        what="The network stopped.",
+        why=f"{type(rest).__name__}: {rest}",
+        remedy="Restart the node; if it happens again, report it with the log.",
+    )

@@ -1,0 +1,92 @@
+"""The outgoing gossip queue of one peer: bounded, counted, and written in batches."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+BATCH_BYTES = 64 * 1024
+
+
+class PeerQueue:
+    """Frames waiting for one peer.
+
+    Forwarded messages are refused when the queue is full. Own messages are always taken: the publisher paces itself
+    by `wait_for_room`, and a peer that takes nothing for long is disconnected. Control goes first.
+    """
+
+    def __init__(self, *, frames: int, size: int) -> None:
+        self._limit_frames = frames
+        self._limit_bytes = size
+        self._urgent: deque[bytes] = deque()
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._wake = trio.Event()
+        self._moved = trio.Event()
+        #: `trio.current_time()` when the peer last took something, or when something began to wait for it.
+        self.moved_at = trio.current_time()
+        self._in_flight = False
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._frames)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued or being written."""
+        return self._in_flight or len(self) > 0
+
+    def push(self, frame: bytes, *, urgent: bool = False, own: bool = False) -> bool:
+        """Queue a frame; return False when it was refused because the queue is full or closed."""
+        if self._closed:
+            return False
+        if not own and (len(self) >= self._limit_frames or self._bytes + len(frame) > self._limit_bytes):
+            return False
+        if not self.waiting:
+            self.moved_at = trio.current_time()
+        (self._urgent if urgent else self._frames).append(frame)
+        self._bytes += len(frame)
+        self._wake.set()
+        return True
+
+    async def take(self) -> bytes | None:
+        """Wait for frames and return a batch of them joined; None when the queue was closed."""
+        self._in_flight = False
+        while not len(self):
+            if self._closed:
+                return None
+            self._wake = trio.Event()
+            await self._wake.wait()
+        if self._closed:
+            return None
+        batch: list[bytes] = []
+        size = 0
+        while len(self) and (not batch or size < BATCH_BYTES):
+            frame = (self._urgent or self._frames).popleft()
+            batch.append(frame)
+            size += len(frame)
+        self._bytes -= size
+        self._in_flight = True
+        self.moved_at = trio.current_time()
+        self._moved.set()
+        self._moved = trio.Event()
+        return b"".join(batch)
+
+    async def wait_for_room(self, frames: int) -> None:
+        """Return when fewer than `frames` are waiting, or when the queue is closed."""
+        while len(self) >= frames and not self._closed:
+            await self._moved.wait()
+
+    def stalled_for(self, now: float) -> float:
+        """Return for how many seconds something has waited without the peer taking anything."""
+        return now - self.moved_at if self.waiting else 0.0
+
+    def close(self) -> None:
+        """Drop what is queued and wake everybody who waits."""
+        self._closed = True
+        self._urgent.clear()
+        self._frames.clear()
+        self._bytes = 0
+        self._wake.set()
+        self._moved.set()

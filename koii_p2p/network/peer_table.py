@@ -1,0 +1,90 @@
+"""Who is connected, who misbehaved, and who is banned for a while."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from koii_p2p.limits import Limits
+
+REMEMBERED = 4096
+
+
+@dataclass(slots=True)
+class Link:
+    """A connected peer."""
+
+    key: bytes
+    since: float
+    """`trio.current_time()` of its first connection."""
+    outgoing: bool
+    connections: int = 1
+    deaf_since: float | None = None
+    """Since when it has no gossip stream."""
+
+
+@dataclass(slots=True)
+class _Record:
+    rejects: int
+    last: float
+    banned_until: float = 0.0
+
+
+class PeerTable:
+    """Links by key, and a bounded memory of misbehaviour that outlives them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.links: dict[bytes, Link] = {}
+        self._records: OrderedDict[bytes, _Record] = OrderedDict()
+        self.bans = 0
+
+    def connected(self, key: bytes, *, outgoing: bool, now: float) -> None:
+        """Note a connection of a peer."""
+        link = self.links.get(key)
+        if link is None:
+            self.links[key] = Link(key, now, outgoing, deaf_since=now)
+        else:
+            link.connections += 1
+
+    def disconnected(self, key: bytes) -> bool:
+        """Note that a connection ended; return whether it was the peer's last."""
+        link = self.links.get(key)
+        if link is None:
+            return False
+        link.connections -= 1
+        if link.connections <= 0:
+            del self.links[key]
+            return True
+        return False
+
+    def misbehaved(self, key: bytes, now: float) -> bool:
+        """Count one thing nobody honest does; return whether the peer is banned because of it."""
+        record = self._records.pop(key, None)
+        if record is None or now - record.last > self._limits.misbehaviour_memory:
+            record = _Record(0, now)
+        record.rejects += 1
+        record.last = now
+        self._records[key] = record
+        while len(self._records) > REMEMBERED:
+            self._records.popitem(last=False)
+        if record.rejects >= self._limits.rejects_before_disconnect and record.banned_until <= now:
+            record.rejects = 0
+            record.banned_until = now + self._limits.ban_seconds
+            self.bans += 1
+            return True
+        return False
+
+    def rejects(self, key: bytes) -> int:
+        """Return how often a peer misbehaved since it was last banned or forgotten."""
+        record = self._records.get(key)
+        return 0 if record is None else record.rejects
+
+    def banned(self, key: bytes, now: float) -> bool:
+        """Say whether a peer may not connect now."""
+        record = self._records.get(key)
+        return record is not None and record.banned_until > now
+
+    def banned_count(self, now: float) -> int:
+        """Return how many peers are banned now."""
+        return sum(record.banned_until > now for record in self._records.values())
