@@ -1,0 +1,478 @@
+"""One task at one node: drives its `RoundEngine` and carries out what the engine asks for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from koii_p2p.errors import ChainError, OperatorError
+from koii_p2p.limits import Limits
+from koii_p2p.network.gossip import GossipVerdict
+from koii_p2p.network.network import Network
+from koii_p2p.network.requests import RequestFailed
+from koii_p2p.node import exchange
+from koii_p2p.node.behaviours import Behaviour, submitted_value
+from koii_p2p.node.slots import SlotClock
+from koii_p2p.records.envelope import Verified
+from koii_p2p.records.keys import SecretKey
+from koii_p2p.records.schema import Kind, Presence, Statement
+from koii_p2p.rounds import events
+from koii_p2p.rounds.admission import Action as Judgement
+from koii_p2p.rounds.admission import Source
+from koii_p2p.rounds.engine import RoundEngine
+from koii_p2p.rounds.events import Action, Event
+from koii_p2p.rounds.roster import roster_at
+from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement.interface import Settlement, TaskState
+from koii_p2p.settlement.refusals import AlreadyAnchored
+from koii_p2p.storage.artifacts import Artifact, Artifacts
+from koii_p2p.storage.journal import AlreadySigned, SigningJournal
+from koii_p2p.storage.record_log import RecordLog
+from koii_p2p.tasks.runner import TaskRunner
+from koii_p2p.tasks.runner import TaskStatistics as RunnerStatistics
+
+log = structlog.get_logger(__name__)
+
+PRESENCE_SECONDS = 20.0
+RECONCILE_PEERS = 3
+ARTIFACT_PEERS = 4
+CHAIN_POLL_SLOTS = 5
+CHAIN_POLL_SECONDS = 0.5
+"""The chain is read every `CHAIN_POLL_SLOTS` slots, but not more often than this."""
+
+TOPIC_OF_KIND = {
+    Kind.SUBMISSION: "submissions",
+    Kind.BALLOT: "audits",
+    Kind.COMMITMENT_NOTICE: "audits",
+    Kind.LIST_NOTICE: "audits",
+    Kind.LIST_VOTE: "audits",
+    Kind.PRESENCE: "presence",
+}
+TOPICS = ("submissions", "audits", "presence")
+
+VERDICTS = {
+    Judgement.ACCEPT: GossipVerdict.ACCEPT,
+    Judgement.IGNORE: GossipVerdict.IGNORE,
+    Judgement.REJECT: GossipVerdict.REJECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStores:
+    """Where one node keeps what its tasks say and decide."""
+
+    records: RecordLog
+    journal: SigningJournal
+    artifacts: Artifacts
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """`claim_every`: rounds between claims of our own reward; slashes are proved as they fall due."""
+
+    behaviour: Behaviour = Behaviour.HONEST
+    claim_every: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatistics:
+    """Counts since start: actions carried out and failed by name, and the last failure of each."""
+
+    done: dict[str, int]
+    failed: dict[str, int]
+    last_failures: dict[str, str]
+
+
+class TaskService:
+    """Feeds the engine slots, chain state, records and results; performs its actions, each contained to itself."""
+
+    def __init__(
+        self,
+        terms: TaskTerms,
+        *,
+        genesis: bytes,
+        secret: SecretKey,
+        settlement: Settlement,
+        network: Network,
+        runner: TaskRunner,
+        stores: TaskStores,
+        slots: SlotClock,
+        settings: TaskSettings,
+        random_source: random.Random,
+        limits: Limits,
+    ) -> None:
+        self.terms = terms
+        self.name = str(Pubkey(terms.task))
+        self.engine = RoundEngine(terms, genesis, secret.public_key, limits=limits)
+        self.state: TaskState | None = None
+        self._genesis = genesis
+        self._secret = secret
+        self._settlement = settlement
+        self._network = network
+        self._runner = runner
+        self._stores = stores
+        self._slots = slots
+        self._settings = settings
+        self._random = random_source
+        self._limits = limits
+        self._doing: set[Action] = set()
+        self._done: dict[str, int] = {}
+        self._failed: dict[str, int] = {}
+        self._last_failures: dict[str, str] = {}
+        self._chain_stale = trio.Event()
+        self._joined = False
+        self._nursery: trio.Nursery | None = None
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work on every round until cancelled. Ready when the task's worker runs and the chain was read."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await nursery.start(self._runner.run)
+                self._handle(events.SlotAdvanced(self._slots.now()))
+                self._restore()
+                await self._read_chain()
+                await self._join_topics()
+                nursery.start_soon(self._follow_slots)
+                nursery.start_soon(self._follow_chain)
+                nursery.start_soon(self._announce)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def _join_topics(self) -> None:
+        if not self._joined:
+            self._joined = True
+            for topic in TOPICS:
+                await self._network.join_topic(self._topic(topic), partial(self._validate, topic))
+
+    def _restore(self) -> None:
+        """Feed the engine what an earlier run of this node stored of the rounds still in flight."""
+        for number in self.engine.rounds():
+            for raw, slot in self._stores.records.of_round(self.terms.task, number):
+                self.engine.receive(raw, Source.OWN, slot)
+
+    def statistics(self) -> TaskStatistics:
+        """Counters for `status`, metrics and tests."""
+        return TaskStatistics(dict(self._done), dict(self._failed), dict(self._last_failures))
+
+    def worker_statistics(self) -> RunnerStatistics:
+        """Counters of the task's worker process."""
+        return self._runner.statistics()
+
+    # --- facts into the engine
+
+    def _handle(self, event: Event) -> None:
+        self._dispatch(self.engine.handle(event))
+
+    async def _follow_slots(self) -> None:
+        period = -1
+        async for slot in self._slots.each_slot():
+            # Without K2's word on the slot, lateness cannot be judged: stand still rather than vote.
+            if not self._slots.trusted:
+                continue
+            self._handle(events.SlotAdvanced(slot))
+            if self.terms.clock.period(slot) > period:
+                period = self.terms.clock.period(slot)
+                self._stores.records.forget_before(self.terms.task, max(period - self._limits.rounds_kept, 0))
+            self._runner.set_clock(slot, max(period, 0))
+
+    async def _follow_chain(self) -> None:
+        while True:
+            pause = max(CHAIN_POLL_SECONDS, CHAIN_POLL_SLOTS * self._slots.slot_seconds)
+            with trio.move_on_after(pause):
+                await self._chain_stale.wait()
+            self._chain_stale = trio.Event()
+            try:
+                await self._read_chain()
+            except ChainError as error:
+                self._count_failure("read chain", error)
+
+    async def _read_chain(self) -> None:
+        self.state = await self._settlement.task_state(self.terms.task)
+        self._read_own_artifacts(self.state)
+        self._handle(events.AnchorsRead(self.state.rounds))
+
+    def _read_own_artifacts(self, state: TaskState) -> None:
+        """Give a restarted engine the stored bytes of anchored rounds it has not seen."""
+        if self.engine.anchored_known:
+            return
+        self.engine.handle(events.AnchorsRead(state.rounds))
+        for number in sorted(state.rounds):
+            self._handle(self._stored_artifacts(number))
+
+    def _stored_artifacts(self, number: int) -> events.ArtifactsRead:
+        commitment, bundle, distribution = (self.artifact(number, kind) for kind in Artifact)
+        return events.ArtifactsRead(number, commitment, bundle, distribution)
+
+    # --- records from peers
+
+    def _topic(self, name: str) -> str:
+        return f"/koii-p2p/1/{self.name}/{name}"
+
+    def _validate(self, topic: str, _sender: bytes, data: bytes) -> GossipVerdict:
+        if not self._slots.trusted:
+            return GossipVerdict.IGNORE
+        kinds = frozenset(kind for kind, name in TOPIC_OF_KIND.items() if name == topic)
+        judgement, record = self.engine.receive(data, Source.GOSSIP, kinds=kinds)
+        if record is not None:
+            self._keep(record)
+        return VERDICTS[judgement]
+
+    def _keep(self, record: Verified) -> None:
+        body = record.statement.body
+        if isinstance(body, Presence):
+            if record.author != self._secret.public_key:
+                self._network.learn(record.author, body.addresses)
+            return
+        self._stores.records.put(record, self.engine.slot)
+        if record.kind in (Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE):
+            self._chain_stale.set()
+
+    # --- actions out of the engine
+
+    def _dispatch(self, actions: list[Action]) -> None:
+        if self._nursery is None:
+            return
+        for action in actions:
+            if action not in self._doing:
+                self._doing.add(action)
+                self._nursery.start_soon(self._perform, action)
+
+    async def _perform(self, action: Action) -> None:
+        name = type(action).__name__
+        try:
+            await self._carry_out(action)
+            self._done[name] = self._done.get(name, 0) + 1
+        except (OperatorError, RequestFailed, exchange.ExchangeError) as error:
+            self._count_failure(name, error)
+        finally:
+            self._doing.discard(action)
+
+    def _count_failure(self, name: str, error: Exception) -> None:
+        self._failed[name] = self._failed.get(name, 0) + 1
+        self._last_failures[name] = str(error)
+        log.warning("not done", task=self.name, action=name, error=str(error))
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case events.ReadRoster():
+                await self._read_roster(action)
+            case events.ReadBlockhash():
+                found = await self._settlement.blockhash_after(action.slot)
+                if found is not None:
+                    self._handle(events.BlockhashRead(action.round, found[1]))
+            case events.RunTask():
+                await self._runner.task(action.round)
+            case events.MakeSubmission():
+                value = submitted_value(self._settings.behaviour, await self._runner.submission(action.round))
+                self._handle(events.SubmissionMade(action.round, value))
+            case events.AuditSubmission():
+                verdict, detail = await self._runner.audit(action.value, action.round, action.author)
+                if detail:
+                    log.info(
+                        "audited", task=self.name, round=action.round, verdict=verdict.name, detail=detail
+                    )
+                self._handle(events.AuditMade(action.round, action.submission_id, verdict))
+            case events.MakeDistribution():
+                amounts = await self._runner.distribution(action.submitters, action.bounty, action.round)
+                if amounts is not None:
+                    self._handle(events.DistributionMade(action.round, amounts))
+            case events.SignAndPublish():
+                await self._sign_and_publish(action.statement)
+            case events.Reconcile():
+                await self._ask_peers(RECONCILE_PEERS, partial(self._pull_records, action.round))
+            case events.FetchArtifacts():
+                await self._ask_peers(ARTIFACT_PEERS, partial(self._pull_artifacts, action.round))
+            case events.KeepArtifacts():
+                self._keep_artifacts(action)
+            case events.KeepRecord():
+                self._keep(action.record)
+            case events.AnchorCommitment():
+                await self._anchor_commitment(action)
+            case events.AnchorList():
+                await self._anchor_list(action)
+            case events.RoundSettled():
+                await self._settle(action)
+
+    async def _read_roster(self, action: events.ReadRoster) -> None:
+        opens = self.terms.clock.work(action.round).opens
+        # Only a chain that has reached the period can say who was staked when it began.
+        if await self._settlement.slot() < opens:
+            return
+        histories = await self._settlement.stakes(self.terms.task)
+        roster = roster_at(histories, action.round, self.terms.clock, self.terms.minimum_stake)
+        self._handle(events.RosterRead(roster))
+
+    async def _sign_and_publish(self, statement: Statement) -> None:
+        journal = self._stores.journal
+        try:
+            record = journal.sign(statement, self._genesis, self._secret)
+        except AlreadySigned as refused:
+            # What was promised once is said again to the letter: never a second, different record.
+            place = refused.place
+            earlier = journal.statement_of(place.task, place.round, place.kind, attempt=place.attempt)
+            if earlier is None:
+                raise
+            record = journal.sign(earlier, self._genesis, self._secret)
+        _judgement, accepted = self.engine.receive(record.raw, Source.OWN)
+        if accepted is not None:
+            self._keep(accepted)
+        await self._network.publish(self._topic(TOPIC_OF_KIND[record.kind]), record.raw)
+
+    def _keep_artifacts(self, action: events.KeepArtifacts) -> None:
+        for kind, data in zip(Artifact, (action.commitment, action.bundle, action.list), strict=True):
+            if data is not None:
+                self._stores.artifacts.put(self.terms.task, action.round, kind, data)
+
+    # --- asking peers
+
+    async def _ask_peers(self, count: int, ask: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        keys = sorted(peer.key for peer in self._network.peers())
+        async with trio.open_nursery() as nursery:
+            for key in self._random.sample(keys, min(count, len(keys))):
+                nursery.start_soon(self._ask_one, key, ask)
+
+    async def _ask_one(self, key: bytes, ask: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await ask(key)
+        except (RequestFailed, exchange.ExchangeError, OperatorError) as error:
+            self._count_failure("ask peer", error)
+
+    async def _request(self, key: bytes, protocol: str, payload: bytes) -> bytes:
+        return await self._network.request(key, protocol, payload, deadline=self._limits.request_deadline)
+
+    async def _pull_records(self, number: int, key: bytes) -> None:
+        wanted = exchange.RecordsRequest(self.terms.task, number, self.engine.ids_of(number))
+        reply = await self._request(key, exchange.RECORDS_PROTOCOL, exchange.encode_records_request(wanted))
+        for count, raw in enumerate(exchange.decode_records(reply, self._limits)):
+            _judgement, record = self.engine.receive(raw, Source.SYNC)
+            if record is not None:
+                self._keep(record)
+            if count % 64 == 63:
+                await trio.lowlevel.checkpoint()
+
+    async def _pull_artifacts(self, number: int, key: bytes) -> None:
+        payload = exchange.encode_artifacts_request(self.terms.task, number)
+        reply = await self._request(key, exchange.ARTIFACTS_PROTOCOL, payload)
+        found = exchange.decode_artifacts(reply, self._limits)
+        self._handle(events.ArtifactsRead(number, found.commitment, found.bundle, found.list))
+
+    async def _pull_presences(self, key: bytes) -> None:
+        payload = exchange.encode_presence_request(self.terms.task)
+        reply = await self._request(key, exchange.PRESENCE_PROTOCOL, payload)
+        for raw in exchange.decode_records(reply, self._limits):
+            _judgement, record = self.engine.receive(raw, Source.SYNC, kinds=frozenset({Kind.PRESENCE}))
+            if record is not None:
+                self._keep(record)
+
+    # --- answering peers
+
+    def records_lacking(self, request: exchange.RecordsRequest) -> bytes:
+        """The encoded records of a round that the asking peer lacks."""
+        return exchange.encode_records(self.engine.records_lacking(request.round, request.held), self._limits)
+
+    def artifacts(self, number: int) -> bytes:
+        """The encoded artifacts we hold of a round."""
+        found = self._stored_artifacts(number)
+        return exchange.encode_artifacts(exchange.Artifacts(found.commitment, found.bundle, found.list))
+
+    def artifact(self, number: int, kind: Artifact) -> bytes | None:
+        """One stored artifact of a round, or None."""
+        return self._stores.artifacts.get(self.terms.task, number, kind)
+
+    def presences(self) -> bytes:
+        """The encoded presences we know."""
+        return exchange.encode_records((record.raw for record in self.engine.presences()), self._limits)
+
+    async def _announce(self) -> None:
+        """Say where we are, and learn from somebody where the others are, every now and then."""
+        while True:
+            addresses = self._network.addresses[: self._limits.presence_addresses]
+            slot = self.engine.slot
+            if addresses and slot >= self.terms.starting_slot:
+                body = Presence(addresses, roles=0, software="koii_p2p", free_bytes=0)
+                period = self.terms.clock.period(slot)
+                statement = Statement(self.terms.task, period, slot, slot, body)
+                self._dispatch([events.SignAndPublish(statement)])
+            await self._ask_peers(1, self._pull_presences)
+            await trio.sleep(PRESENCE_SECONDS * (0.5 + self._random.random()))
+
+    # --- anchors and settlement
+
+    async def _anchor_commitment(self, action: events.AnchorCommitment) -> None:
+        self._keep_artifacts(
+            events.KeepArtifacts(action.round, commitment=action.commitment, bundle=action.bundle)
+        )
+        try:
+            receipt = await self._settlement.anchor_commitment(self.terms.task, action.round, action.digest)
+        except AlreadyAnchored:
+            log.info("the round was committed by another leader", task=self.name, round=action.round)
+        else:
+            log.info("commitment anchored", task=self.name, round=action.round, signature=receipt.signature)
+            signature = bytes(Signature.from_string(receipt.signature))
+            self._handle(events.CommitmentAnchored(action.round, signature))
+        self._chain_stale.set()
+
+    async def _anchor_list(self, action: events.AnchorList) -> None:
+        self._keep_artifacts(events.KeepArtifacts(action.round, list=action.list))
+        try:
+            receipt = await self._settlement.anchor_list(
+                self.terms.task, action.round, action.root, action.reward_total, action.slash_total
+            )
+        except AlreadyAnchored:
+            log.info("the list was anchored by another leader", task=self.name, round=action.round)
+        else:
+            log.info("list anchored", task=self.name, round=action.round, signature=receipt.signature)
+            signature = bytes(Signature.from_string(receipt.signature))
+            self._handle(events.ListAnchored(action.round, signature))
+        self._chain_stale.set()
+
+    async def _settle(self, action: events.RoundSettled) -> None:
+        """Prove to K2 what the list takes from others, in leader order, and claim our own reward when it is time."""
+        if action.rank is None:
+            return
+        opens = self.terms.clock.settles_at(action.round) + 1
+        await self._sleep_until(opens)
+        if (action.round + 1) % self._settings.claim_every == 0:
+            await self._settle_leaves(action, [self._secret.public_key])
+        slashed = [leaf.staker for leaf in action.list.leaves if leaf.slash_total]
+        if slashed:
+            await self._sleep_until(opens + action.rank * max(4, self.terms.audit_window // 10))
+            await self._settle_leaves(action, slashed)
+
+    async def _settle_leaves(self, action: events.RoundSettled, stakers: list[bytes]) -> None:
+        """Settle those of these stakers whom K2 still owes, or who still owe K2, by this list."""
+        histories = {history.staker: history for history in await self._settlement.stakes(self.terms.task)}
+        for staker in stakers:
+            leaf, history = action.list.leaf(staker), histories.get(staker)
+            if leaf is None or history is None:
+                continue
+            taken = history.checkpoints[-1].slash_total if history.checkpoints else 0
+            own_reward = staker == self._secret.public_key and leaf.reward_total > history.reward_paid
+            if own_reward or leaf.slash_total > taken:
+                receipt = await self._settlement.settle(
+                    self.terms.task, action.round, leaf, action.list.proof(staker), history.beneficiary
+                )
+                log.info(
+                    "settled",
+                    task=self.name,
+                    round=action.round,
+                    staker=str(Pubkey(staker)),
+                    signature=receipt.signature,
+                )
+
+    async def _sleep_until(self, slot: int) -> None:
+        while (left := slot - self._slots.now()) > 0:
+            await trio.sleep(max(left * self._slots.slot_seconds, 0.02))

@@ -1,0 +1,155 @@
+"""A node's state as JSON-ready values for the HTTP API: keys in base58, digests in hex, Roe and slots as integers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from koii_p2p.network.network import PeerInfo
+from koii_p2p.records.envelope import Verified
+from koii_p2p.records.schema import Ballot, Kind, Submission
+from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.engine import RoundEngine
+from koii_p2p.rounds.round_state import RoundState
+
+SHOWN_VALUE = 80
+"""Characters of a submission value that are shown; the bundle has all of it."""
+
+
+def base58(key: bytes) -> str:
+    """A 32-byte key as K2 tools write it."""
+    return str(Pubkey(key))
+
+
+def plain(value: object) -> Any:
+    """Any statistics dataclass, however nested, as JSON-ready values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.value if isinstance(value, Enum) else value
+
+
+def peer_view(peer: PeerInfo) -> dict[str, Any]:
+    """One connected peer."""
+    return {**plain(peer), "key": base58(peer.key)}
+
+
+def round_brief(task: str, engine: RoundEngine, state: RoundState) -> dict[str, Any]:
+    """One round in one line: where it stands and what K2 holds of it."""
+    anchored = engine.anchored(state.round)
+    agree, disagree = state.list_votes()
+    return {
+        "task": task,
+        "round": state.round,
+        "phase": engine.clock.phase(state.round, engine.slot).value,
+        "roster": None if state.roster is None else len(state.roster),
+        "submissions": sum(1 for _ in state.of_kind(Kind.SUBMISSION)),
+        "ballots": sum(1 for _ in state.of_kind(Kind.BALLOT)),
+        "outcomes": _outcome_counts(state),
+        "commitment": None if anchored is None else anchored.commitment.hex(),
+        "list_root": None if anchored is None or anchored.list_root is None else anchored.list_root.hex(),
+        "list_votes": {"agree": agree, "disagree": disagree},
+        "settled": state.settled,
+    }
+
+
+def round_view(task: str, engine: RoundEngine, state: RoundState) -> dict[str, Any]:
+    """One round in full: roster, records, outcomes, amounts and anchors."""
+    submissions = list(state.of_kind(Kind.SUBMISSION))
+    authors = {record.id: record.author for record in submissions}
+    outcomes = state.commitment.outcome_of if state.commitment else {}
+    return {
+        **round_brief(task, engine, state),
+        "windows": {
+            name: [window.opens, window.closes]
+            for name, window in (
+                ("work", engine.clock.work(state.round)),
+                ("submission", engine.clock.submission(state.round)),
+                ("audit", engine.clock.audit(state.round)),
+                ("delay", engine.clock.delay(state.round)),
+                ("distribution", engine.clock.distribution(state.round)),
+                ("distribution audit", engine.clock.distribution_audit(state.round)),
+            )
+        },
+        "settles_at": engine.clock.settles_at(state.round),
+        "beacon": None if state.beacon is None else state.beacon.hex(),
+        "stakes": {} if state.roster is None else {base58(e.key): e.stake for e in state.roster.entries},
+        "submitted": [
+            {**_record(record), "value": _value(record), "outcome": _name(outcomes.get(record.author))}
+            for record in submissions
+        ],
+        "votes": [
+            {**_record(record), "verdicts": _verdicts(record, authors)}
+            for record in state.of_kind(Kind.BALLOT)
+        ],
+        "auditors": {}
+        if state.commitment is None
+        else {base58(key): status.name for key, status in state.commitment.auditors},
+        "amounts": None
+        if state.amounts is None
+        else {base58(key): amount for key, amount in sorted(state.amounts.items())},
+        "anchors": _anchors(engine.anchored(state.round)),
+        "omitted": [record_id.hex() for record_id in state.omitted],
+        "equivocations": [base58(author) for _place, author in state.equivocations],
+    }
+
+
+def _outcome_counts(state: RoundState) -> dict[str, int] | None:
+    if state.commitment is None:
+        return None
+    counts: dict[str, int] = {}
+    for outcome in state.commitment.outcome_of.values():
+        counts[outcome.name] = counts.get(outcome.name, 0) + 1
+    return counts
+
+
+def _record(record: Verified) -> dict[str, Any]:
+    return {"author": base58(record.author), "id": record.id.hex(), "slot": record.statement.slot}
+
+
+def _value(record: Verified) -> str:
+    body = record.statement.body
+    value = body.value if isinstance(body, Submission) else ""
+    text = value if isinstance(value, str) else value.hex()
+    return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "…"
+
+
+def _verdicts(record: Verified, authors: Mapping[bytes, bytes]) -> dict[str, str]:
+    body = record.statement.body
+    entries = body.entries if isinstance(body, Ballot) else ()
+    return {
+        base58(authors[entry.submission_id])
+        if entry.submission_id in authors
+        else entry.submission_id.hex(): entry.verdict.name
+        for entry in entries
+    }
+
+
+def _anchors(anchored: AnchoredRound | None) -> dict[str, Any] | None:
+    if anchored is None:
+        return None
+    listed = anchored.list_root is not None
+    return {
+        "attempt": anchored.attempt,
+        "commitment": anchored.commitment.hex(),
+        "commitment_slot": anchored.commitment_slot,
+        "commitment_by": base58(anchored.commitment_by),
+        "list_root": anchored.list_root.hex() if anchored.list_root is not None else None,
+        "list_slot": anchored.list_slot if listed else None,
+        "list_by": base58(anchored.list_by) if anchored.list_by is not None else None,
+        "reward_total": anchored.reward_total,
+        "slash_total": anchored.slash_total,
+    }
+
+
+def _name(member: Enum | None) -> str | None:
+    return None if member is None else member.name
