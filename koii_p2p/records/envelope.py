@@ -44,7 +44,8 @@ class Signer(Protocol):
 class Envelope:
     """A decoded record whose signature nobody has checked.
 
-    `id` is the SHA-256 of `raw`; as encodings are unique, one statement signed by one author has one id.
+    `id` is the SHA-256 of `raw`; as encodings and honest signatures are unique, what
+    an honest author states has one id.
     `author` is the public key that the record claims; `payload` the bytes that were signed.
     """
 

@@ -35,13 +35,17 @@ def place_of(statement: Statement) -> Place | None:
 
 
 def conflict(one: Verified, other: Verified) -> bool:
-    """Tell whether two records are different statements of one author for one place."""
+    """Tell whether two different records of one author stand in one place.
+
+    Whole records are compared: ed25519 has one honest signature for a payload, so a second one is made to split
+    the net's view just as a second payload is.
+    """
     place = place_of(one.statement)
     return (
         place is not None
         and place == place_of(other.statement)
         and one.author == other.author
-        and one.envelope.payload != other.envelope.payload
+        and one.raw != other.raw
     )
 
 

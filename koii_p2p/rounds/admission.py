@@ -1,4 +1,4 @@
-"""Admission: which records a node accepts, holds and forwards. One pure function (PROTOCOL 5)."""
+"""Admission: which records a node accepts, holds and forwards. One pure function (PROTOCOL §5)."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def admit(view: RoundView, envelope: Envelope, now: int, source: Source) -> Admi
         return Decision(fault)
     place = place_of(statement)
     held = None if place is None else view.held(place, envelope.author)
-    if held is not None and held.envelope.payload == envelope.payload:
+    if held is not None and held.raw == envelope.raw:
         return Decision(Reason.DUPLICATE)
     roster = view.roster(statement.round)
     if roster is None:

@@ -27,8 +27,8 @@ class AuditAssignment:
     values until the draw picks friends. Keys are fixed before the beacon is known. It also gives both
     halves of an equivocation to the same auditors.
 
-    Koii's public client lets each node pick 5 submissions with `Math.random()`; A8 of its open questions asks
-    for a seeded assignment.
+    Koii's public client lets each node pick 5 submissions with `Math.random()`, so nobody can tell who was
+    due, and some submissions are looked at by nobody.
     """
 
     def __init__(self, beacon: bytes, roster: Roster, auditors: int) -> None:

@@ -11,7 +11,7 @@ def beacon(blockhash: bytes, task: bytes, round_number: int) -> bytes:
     """32 bytes: SHA-256 over a domain, the blockhash, the task and the round (u64, little-endian).
 
     `blockhash` (32 bytes) is that of the first K2 block at or after the end of the submission window, so
-    that a submission cannot be ground for friendly auditors (PROTOCOL 6; Koii picks auditors with
+    that a submission cannot be ground for friendly auditors (PROTOCOL §6; Koii picks auditors with
     `Math.random()`). Raises ValueError when an argument has another size.
     """
     if len(blockhash) != 32 or len(task) != 32:

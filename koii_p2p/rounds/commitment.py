@@ -217,7 +217,7 @@ def build_commitment(
 ) -> tuple[Commitment, Bundle]:
     """Commit to the round of `roster` with these records, in whatever order they come.
 
-    Ballots that are empty, vote on a submission that is not among `submissions`, or vote without being due
+    Ballots that are empty, vote on none of `submissions`, or vote without being due
     are left out of the bundle. Any other record that does not belong (other task, kind or round, slot
     outside its window, author not in the roster, two different records of one author) is the caller's
     mistake and raises CommitmentError, as does a bundle that is too large.
@@ -259,11 +259,16 @@ def build_commitment(
 def votes_by_author(
     ballots: Mapping[bytes, Verified], authors: Mapping[bytes, bytes]
 ) -> dict[bytes, dict[bytes, Verdict]]:
-    """Votes as `tally` wants them, from ballots by auditor and `authors` (submission id to author)."""
+    """Votes as `tally` wants them, from ballots by auditor and `authors` (submission id to author).
+
+    Votes on submissions that are not among `authors` count for nothing.
+    """
     votes: dict[bytes, dict[bytes, Verdict]] = {}
     for auditor, record in ballots.items():
         for entry in _ballot(record).entries:
-            votes.setdefault(authors[entry.submission_id], {})[auditor] = entry.verdict
+            author = authors.get(entry.submission_id)
+            if author is not None:
+                votes.setdefault(author, {})[auditor] = entry.verdict
     return votes
 
 

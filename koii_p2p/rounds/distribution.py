@@ -60,7 +60,7 @@ class DistributionList:
     """Cumulative leaves after one round, sorted by staker, each once. Raises DistributionError otherwise.
 
     Cumulative, so that a claim needs only the newest root and one proof, however many rounds were skipped
-    (PROTOCOL 8).
+    (PROTOCOL §8).
     """
 
     round: int

@@ -56,18 +56,15 @@ def author_fault(author: bytes, roster: Roster) -> Reason | None:
 def ballot_fault(
     ballot: Ballot, auditor: bytes, authors: Mapping[bytes, bytes], assignment: AuditAssignment
 ) -> Reason | None:
-    """What is wrong with the votes of `auditor`. `authors` maps ids of known submissions to their authors.
+    """What is wrong with the votes of `auditor`. `authors` maps the ids of known submissions to their authors.
 
-    A vote that was not due (NOT_ASSIGNED) outweighs one on an unknown submission (SUBMISSION_UNKNOWN): the
-    former stays wrong whatever else becomes known. None: every vote is on a known submission and was due.
+    NOT_ASSIGNED: one vote was not due, and that stays wrong whatever else becomes known. SUBMISSION_UNKNOWN: not
+    one vote is on a known submission. A vote on an unknown submission among others is no fault and counts for
+    nothing: a submitter who shows two submissions to two halves of the net must not make honest ballots drop out.
     """
     if not ballot.entries:
         return Reason.EMPTY_BALLOT
-    unknown = False
-    for entry in ballot.entries:
-        author = authors.get(entry.submission_id)
-        if author is None:
-            unknown = True
-        elif not assignment.is_due(auditor, author):
-            return Reason.NOT_ASSIGNED
-    return Reason.SUBMISSION_UNKNOWN if unknown else None
+    voted_on = [authors[entry.submission_id] for entry in ballot.entries if entry.submission_id in authors]
+    if any(not assignment.is_due(auditor, author) for author in voted_on):
+        return Reason.NOT_ASSIGNED
+    return None if voted_on else Reason.SUBMISSION_UNKNOWN

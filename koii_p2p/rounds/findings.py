@@ -38,7 +38,7 @@ class FindingCode(Enum):
     BALLOT_NOT_ASSIGNED = "ballot_not_assigned", "A ballot votes on a submission without being due."
     BALLOT_UNKNOWN_SUBMISSION = (
         "ballot_unknown_submission",
-        "A ballot votes on a submission that nobody knows.",
+        "A ballot votes on none of the round's submissions.",
     )
     SUBMISSIONS_ROOT = "submissions_root", "The bundle's submissions do not hash to the committed root."
     BALLOTS_ROOT = "ballots_root", "The bundle's ballots do not hash to the committed root."

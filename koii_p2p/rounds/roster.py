@@ -113,7 +113,7 @@ class Roster:
 def roster_at(
     histories: Iterable[StakeHistory], round_number: int, clock: RoundClock, minimum_stake: int
 ) -> Roster:
-    """Roster of a round: stakers whose stake was active at the start of its period (PROTOCOL 6).
+    """Roster of a round: stakers whose stake was active at the start of its period (PROTOCOL §6).
 
     Counts the last checkpoint before the first slot of period `round_number`: it must hold at least
     `minimum_stake`, and no unstake request may be older than that slot. What happens inside the period

@@ -47,7 +47,7 @@ def outcome(
     """Outcome of one submission; only the votes of `assigned` auditors count, each with its roster stake.
 
     REJECTED needs INVALID from more than half of the *assigned* stake and from at least `quorum` auditors (or
-    all of them when fewer are assigned): silence never helps to slash (PROTOCOL 6, KOII A7). APPROVED and
+    all of them when fewer are assigned): silence never helps to slash (PROTOCOL §6). APPROVED and
     UNAVAILABLE need more than half of the stake that voted. Everything else, and nobody voting, is UNDECIDED.
     Exactly half is not more than half (Koii docs: a tie earns nothing and costs nothing).
     """

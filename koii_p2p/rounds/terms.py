@@ -26,7 +26,7 @@ class TermsError(ValueError):
 class Profile(IntEnum):
     """How audits are assigned and counted.
 
-    The chain keeps one byte for it; 0 (koii), 2 (all) and 3 (posp) of PROTOCOL 6 are reserved and refused.
+    The chain keeps one byte for it; 0 (koii), 2 (all) and 3 (posp) of PROTOCOL §6 are reserved and refused.
     """
 
     HARDENED = 1

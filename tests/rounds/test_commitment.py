@@ -85,13 +85,29 @@ def test_ballots_that_do_not_belong_are_left_out() -> None:
     stranger = submission(signer, "late one")
     for verdicts in (
         {},
-        {stranger.id: Verdict.VALID, PLAYED.submissions[due[0]].id: Verdict.VALID},
+        {stranger.id: Verdict.VALID},
         {PLAYED.submissions[not_due].id: Verdict.VALID},
         {PLAYED.submissions[auditor].id: Verdict.VALID},
     ):
         commitment, bundle = build(SUBMISSIONS, [*others, ballot(signer, verdicts)])
         assert len(bundle.ballots) == 6
         assert dict(commitment.auditors)[auditor] is AuditorStatus.ABSENT
+
+
+def test_a_submitter_who_shows_two_submissions_costs_no_auditor_its_ballot() -> None:
+    """An auditor who saw another version of one submission still counts for all the others."""
+    auditor = max(PLAYED.ballots, key=lambda a: len(PLAYED.assignment.authors_for(a, PLAYED.submissions)))
+    others = [record for record in BALLOTS if record.author != auditor]
+    signer = next(secret(i) for i in range(7) if key(i) == auditor)
+    two_faced, *honest = PLAYED.assignment.authors_for(auditor, PLAYED.submissions)
+    shown = submission(next(secret(i) for i in range(7) if key(i) == two_faced), "the other version")
+    verdicts = {PLAYED.submissions[author].id: Verdict.VALID for author in honest}
+    commitment, bundle = build(
+        SUBMISSIONS, [*others, ballot(signer, {**verdicts, shown.id: Verdict.INVALID})]
+    )
+    assert len(bundle.ballots) == 7
+    assert commitment.outcome_of == build(SUBMISSIONS, others)[0].outcome_of
+    assert dict(commitment.auditors)[auditor] is AuditorStatus.ABSENT
 
 
 def test_records_that_cannot_be_committed_to_are_the_callers_mistake() -> None:
