@@ -17,6 +17,7 @@ from typing import Any, Final
 import trio
 from solders.transaction import VersionedTransaction
 
+from koii_p2p.errors import ChainError
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.settlement.instructions import (
     PROGRAM_ID,
@@ -97,15 +98,22 @@ async def read_history(
     """Read the newest `limit` transactions that name the task; the program's instructions, oldest first."""
     lines = (await rpc.get_address_history(task, limit=limit))[::-1]
     records: dict[str, TransactionRecord | None] = {}
-    limiter = trio.CapacityLimiter(PARALLEL_READS)
+    failures: list[ChainError] = []
+    waiting = iter(lines)
 
-    async def read(signature: str) -> None:
-        async with limiter:
-            records[signature] = await rpc.get_transaction(signature)
+    async def read_next(scope: trio.CancelScope) -> None:
+        try:
+            for line in waiting:
+                records[line.signature] = await rpc.get_transaction(line.signature)
+        except ChainError as error:
+            failures.append(error)
+            scope.cancel()
 
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
-        for line in lines:
-            nursery.start_soon(read, line.signature)
+    async with trio.open_nursery() as nursery:
+        for _ in range(PARALLEL_READS):
+            nursery.start_soon(read_next, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
     return tuple(
         entry for line in lines for entry in read_entries(line, records[line.signature], task, program_id)
     )
@@ -128,12 +136,21 @@ def read_entries(
         return faulty("the list and the transaction disagree about whether it succeeded")
     try:
         transaction = VersionedTransaction.from_bytes(record.wire)
-        valid = all(transaction.verify_with_results())
     except ValueError as error:
         return faulty(f"its bytes are not a transaction: {error}")
-    if not valid or str(transaction.signatures[0]) != line.signature:
+    if not _is_genuine(transaction, record.wire, line.signature):
         return faulty("a signature does not verify: its bytes were changed")
     return tuple(_instructions(line, record, transaction, task, program_id))
+
+
+def _is_genuine(transaction: VersionedTransaction, wire: bytes, name: str) -> bool:
+    # solders ignores bytes behind the transaction, and verifies only as many signatures as there are.
+    return (
+        bytes(transaction) == wire
+        and len(transaction.signatures) == transaction.message.header.num_required_signatures
+        and all(transaction.verify_with_results())
+        and str(transaction.signatures[0]) == name
+    )
 
 
 def _instructions(
@@ -146,11 +163,12 @@ def _instructions(
     message = transaction.message
     keys = [bytes(key) for key in message.account_keys]
     for compiled in message.instructions:
-        if keys[compiled.program_id_index] != program_id:
-            continue
+        place = compiled.program_id_index
+        if place >= len(keys) or keys[place] != program_id:
+            continue  # a program is never looked up in a table
         # An address from a lookup table is not in the transaction. It can hide which task an instruction is
         # for, so such an instruction counts as this task's: the head then shows whether it was.
-        accounts = [keys[place] if place < len(keys) else task for place in compiled.accounts]
+        accounts = [keys[one] if one < len(keys) else task for one in compiled.accounts]
         try:
             instruction = decode_instruction(bytes(compiled.data), accounts)
         except InstructionError as error:

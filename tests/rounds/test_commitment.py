@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koii_p2p.records import cbor
-from koii_p2p.records.schema import Presence, Submission, Verdict
+from koii_p2p.records.schema import Ballot, Presence, Submission, Verdict
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.commitment import (
     NO_PREVIOUS,
@@ -99,9 +99,12 @@ def test_a_submitter_who_shows_two_submissions_costs_no_auditor_its_ballot() -> 
     auditor = max(PLAYED.ballots, key=lambda a: len(PLAYED.assignment.authors_for(a, PLAYED.submissions)))
     others = [record for record in BALLOTS if record.author != auditor]
     signer = next(secret(i) for i in range(7) if key(i) == auditor)
-    two_faced, *honest = PLAYED.assignment.authors_for(auditor, PLAYED.submissions)
+    two_faced = PLAYED.assignment.authors_for(auditor, PLAYED.submissions)[0]
     shown = submission(next(secret(i) for i in range(7) if key(i) == two_faced), "the other version")
-    verdicts = {PLAYED.submissions[author].id: Verdict.VALID for author in honest}
+    body = PLAYED.ballots[auditor].statement.body
+    assert isinstance(body, Ballot)
+    verdicts = {entry.submission_id: entry.verdict for entry in body.entries}
+    del verdicts[PLAYED.submissions[two_faced].id]
     commitment, bundle = build(
         SUBMISSIONS, [*others, ballot(signer, {**verdicts, shown.id: Verdict.INVALID})]
     )

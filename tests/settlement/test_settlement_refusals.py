@@ -25,7 +25,17 @@ from koii_p2p.settlement.layouts import STAKE_LAYOUT, TASK_LAYOUT, VAULT_LAYOUT
 from koii_p2p.settlement.refusals import ProgramError
 from scripts.build_program import BuildError, compile_and_link, compiler_missing
 
-from .virtual_chain import KOII, Result, TaskChain, address, changed, default_terms, flagged, keypair, with_data
+from .virtual_chain import (
+    KOII,
+    Result,
+    TaskChain,
+    address,
+    changed,
+    default_terms,
+    flagged,
+    keypair,
+    with_data,
+)
 
 E = ProgramError
 
@@ -332,9 +342,7 @@ def top_up_more_than_numbers_hold(chain: TaskChain) -> Attack:
 @refused(E.BENEFICIARY_EMPTY)
 def stake_for_nobody(chain: TaskChain) -> Attack:
     staker = keypair("new staker")
-    return Attack(
-        ix.stake(chain.task, address(chain.payer), address(staker), bytes(32), 2 * KOII), [staker]
-    )
+    return Attack(ix.stake(chain.task, address(chain.payer), address(staker), bytes(32), 2 * KOII), [staker])
 
 
 @refused(E.BENEFICIARY_CHANGED)
@@ -726,9 +734,7 @@ def settle_with_25_siblings(chain: TaskChain) -> Attack:
 def settle_the_leaf_of_another_into_ones_own_stake(chain: TaskChain) -> Attack:
     leaves = chain.run_round(0, [KOII, 0, 0])
     good = chain.settle_instruction(0, leaves, 0)
-    stolen = changed(
-        good, account_2=chain.stake_address(1), account_3=address(chain.beneficiaries[1])
-    )
+    stolen = changed(good, account_2=chain.stake_address(1), account_3=address(chain.beneficiaries[1]))
     return Attack(stolen)
 
 
@@ -920,7 +926,9 @@ def test_the_compiler_names_what_it_cannot_build(tmp_path: Path) -> None:
     if compiler_missing() is not None:
         pytest.skip(str(compiler_missing()))
     source = tmp_path / "bad.c"
-    source.write_text("int written = 1; __attribute__((section(\".text\"))) int entrypoint(void) { return written++; }")
+    source.write_text(
+        'int written = 1; __attribute__((section(".text"))) int entrypoint(void) { return written++; }'
+    )
     with pytest.raises(BuildError, match="writable data"):
         compile_and_link(source)
     source.write_text("not C")

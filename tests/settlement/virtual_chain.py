@@ -68,6 +68,7 @@ class Landed:
     slot: int
     wire: bytes
     result: Result
+    keys: frozenset[bytes]
 
 
 @dataclass
@@ -104,6 +105,10 @@ class VirtualChain:
         account = self.svm.get_account(Pubkey(key))
         return b"" if account is None else bytes(account.data)
 
+    def owner(self, key: bytes) -> bytes | None:
+        account = self.svm.get_account(Pubkey(key))
+        return None if account is None else bytes(account.owner)
+
     def forge(self, key: bytes, data: bytes, owner: bytes = ix.PROGRAM_ID, lamports: int = KOII) -> None:
         """Put an account there that no transaction could have made."""
         self.svm.set_account(Pubkey(key), Account(lamports, data, Pubkey(owner)))
@@ -135,7 +140,7 @@ class VirtualChain:
         outcome = self.svm.send_transaction(transaction)
         after = {one: (self.balance(one), self.data(one)) for one in touched}
         result = self._result(outcome, SIGNATURE_FEE * message.header.num_required_signatures)
-        self.landed.append(Landed(self.slot, bytes(transaction), result))
+        self.landed.append(Landed(self.slot, bytes(transaction), result, frozenset(touched)))
         spent = sum(b for b, _ in before.values()) - sum(b for b, _ in after.values())
         assert spent == result.fee, "lamports appeared or vanished"
         if result.err is not None:

@@ -28,7 +28,9 @@ def test_a_header_outside_the_limits_is_refused(length: int) -> None:
         body_length(length.to_bytes(4, "big"), max_bytes=100)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x80", b"\x01", b"\x81\x18\xff", b"\x81\xf5", b"\x81\x61a", b"\x81\x07\x00"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x80", b"\x01", b"\x81\x18\xff", b"\x81\xf5", b"\x81\x61a", b"\x81\x07\x00"]
+)
 def test_malformed_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(FrameError):
         decode_body(body, max_bytes=100)

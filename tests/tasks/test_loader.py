@@ -30,7 +30,9 @@ def test_a_folder_or_a_file_is_a_task(tmp_path: Path) -> None:
 
 
 def test_a_task_may_have_modules_beside_it_with_tasks_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "koii_test_part.py").write_text("from koii_p2p.tasks.sdk import Task\nclass Parent(Task): ...\n")
+    (tmp_path / "koii_test_part.py").write_text(
+        "from koii_p2p.tasks.sdk import Task\nclass Parent(Task): ...\n"
+    )
     (tmp_path / "task.py").write_text("from koii_test_part import Parent\nclass Mine(Parent): ...\n")
     assert load_task_class(tmp_path).__name__ == "Mine"
 

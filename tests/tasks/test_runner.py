@@ -20,7 +20,7 @@ from koii_p2p.rounds.distribution import Submitter
 from koii_p2p.rounds.tally import Outcome
 from koii_p2p.tasks.runner import TaskRunner
 from koii_p2p.tasks.services import TaskServices, payload_message
-from tests.tasks.conftest import FIXTURES, SUBMITTER, TASK_ID, WALLET, Running, verify
+from tests.tasks.conftest import SUBMITTER, TASK_ID, WALLET, Running, verify
 
 KEY = b"k" * 32
 
@@ -165,7 +165,9 @@ async def test_audits_run_at_the_same_time_and_beside_task(running: Running) -> 
 
 
 @pytest.mark.parametrize("poison", ["exit", "loop"])
-async def test_one_poisoned_submission_does_not_spoil_the_audits_of_others(running: Running, poison: str) -> None:
+async def test_one_poisoned_submission_does_not_spoil_the_audits_of_others(
+    running: Running, poison: str
+) -> None:
     verdicts: dict[int, tuple[Verdict, str]] = {}
     submissions = ["wait a moment", "wrong", poison, "wait a moment", "right"]
 
@@ -363,7 +365,9 @@ async def test_setup_that_fails_is_tried_again(running: Running, tmp_path: Path)
         assert runner.statistics().starts == 3
 
 
-async def test_calls_fail_clearly_while_the_task_waits_to_be_restarted(running: Running, tmp_path: Path) -> None:
+async def test_calls_fail_clearly_while_the_task_waits_to_be_restarted(
+    running: Running, tmp_path: Path
+) -> None:
     (tmp_path / "task.py").write_text(
         "from koii_p2p.tasks.sdk import Task\n"
         "class Never(Task):\n"
@@ -415,13 +419,16 @@ def test_a_worker_dies_with_its_node(tmp_path: Path, order: str) -> None:
         "none = lambda *_: None\n"
         "services = TaskServices(bytes(32), bytes(32), none, none, none, none, none)\n"
         "async def main():\n"
-        f"    runner = TaskRunner(Path({str(tmp_path)!r}), bytes(32), Path({str(tmp_path / 'work')!r}), services, Limits())\n"
+        f"    here = Path({str(tmp_path)!r})\n"
+        "    runner = TaskRunner(here, bytes(32), here / 'work', services, Limits())\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        await nursery.start(runner.run)\n"
         "        await runner.task(1)\n"
         "trio.run(main)\n"
     )
-    node = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    node = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         assert node.stdout is not None
         for line in node.stdout:
@@ -443,10 +450,10 @@ def test_a_worker_dies_with_its_node(tmp_path: Path, order: str) -> None:
 
 
 def test_importing_the_worker_is_light() -> None:
-    heavy = "trio libp2p solders structlog pydantic rich typer httpx plyvel".split()
+    heavy = ["trio", "libp2p", "solders", "structlog", "pydantic", "rich", "typer", "httpx", "plyvel"]
     code = f"import sys, koii_p2p.tasks.worker; print([m for m in {heavy!r} if m in sys.modules])"
     environment = {"PATH": os.environ["PATH"]}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert result.stdout.strip() == "[]"
-
-
