@@ -37,3 +37,16 @@ class ChainError(OperatorError):
     """K2 cannot be reached, or refused a transaction (exit code 5)."""
 
     exit_code = 5
+
+
+def operator_error_in(error: BaseException) -> OperatorError | None:
+    """Return the first `OperatorError` in an exception group, however deep, or the error itself if it is one.
+
+    Nurseries wrap what leaves them in groups; the operator is shown the one sentence inside.
+    """
+    if isinstance(error, OperatorError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = (operator_error_in(inner) for inner in error.exceptions)
+        return next((inner for inner in found if inner is not None), None)
+    return None

@@ -9,7 +9,8 @@ from enum import Enum
 import structlog
 import trio
 
-from koii_p2p.errors import OperatorError
+from koii_p2p.errors import operator_error_in
+from koii_p2p.storage.faults import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +22,7 @@ class OnFailure(Enum):
     """What the supervisor does when a service ends with an error."""
 
     RESTART = "restart"
-    """Start it again after a growing pause; its work can wait."""
+    """Start it again after a growing pause; its work can wait. A disk that fails stops the node all the same."""
     STOP = "stop"
     """Stop the node with the error: nothing sensible can go on without it."""
 
@@ -77,7 +78,9 @@ class Supervisor:
                 await service.run(task_status=ready)
                 return
             except Exception as error:
-                if not ready.was_ready or service.on_failure is OnFailure.STOP:
+                known = operator_error_in(error)
+                must_stop = service.on_failure is OnFailure.STOP or isinstance(known, StorageError)
+                if must_stop or not ready.was_ready:
                     raise
                 self._restarts[service.name] = self._restarts.get(service.name, 0) + 1
                 self._last_errors[service.name] = f"{type(error).__name__}: {error}"
@@ -85,8 +88,8 @@ class Supervisor:
                     "service failed, restarting",
                     service=service.name,
                     pause=backoff,
-                    exc_info=not isinstance(error, OperatorError),
-                    error=str(error),
+                    exc_info=known is None,
+                    error=str(known or error),
                 )
             if trio.current_time() - started_at > LONGEST_BACKOFF:
                 backoff = FIRST_BACKOFF

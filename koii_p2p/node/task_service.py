@@ -34,6 +34,7 @@ from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.interface import Settlement, TaskState
 from koii_p2p.settlement.refusals import AlreadyAnchored
 from koii_p2p.storage.artifacts import Artifact, Artifacts
+from koii_p2p.storage.faults import StorageError
 from koii_p2p.storage.journal import AlreadySigned, SigningJournal
 from koii_p2p.storage.record_log import RecordLog
 from koii_p2p.tasks.runner import TaskRunner
@@ -129,6 +130,8 @@ class TaskService:
         self._last_failures: dict[str, str] = {}
         self._chain_stale = trio.Event()
         self._joined = False
+        self._disk_failed = trio.Event()
+        self._disk_error: StorageError | None = None
         self._nursery: trio.Nursery | None = None
 
     # --- life
@@ -147,7 +150,9 @@ class TaskService:
                 nursery.start_soon(self._follow_chain)
                 nursery.start_soon(self._announce)
                 task_status.started()
-                await trio.sleep_forever()
+                await self._disk_failed.wait()
+                if self._disk_error is not None:
+                    raise self._disk_error
             finally:
                 self._nursery = None
 
@@ -236,7 +241,13 @@ class TaskService:
             if record.author != self._secret.public_key:
                 self._network.learn(record.author, body.addresses)
             return
-        self._stores.records.put(record, self.engine.slot)
+        try:
+            self._stores.records.put(record, self.engine.slot)
+        except StorageError as error:
+            # We may be inside the network's read loop, which contains errors; this one must end the node.
+            self._disk_error = error
+            self._disk_failed.set()
+            return
         if record.kind in (Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE):
             self._chain_stale.set()
 
@@ -255,6 +266,8 @@ class TaskService:
         try:
             await self._carry_out(action)
             self._done[name] = self._done.get(name, 0) + 1
+        except StorageError:
+            raise
         except (OperatorError, RequestFailed, exchange.ExchangeError) as error:
             self._count_failure(name, error)
         finally:
