@@ -207,12 +207,17 @@ class RoundEngine:
         yield from self._settle(state)
 
     def _ask(self, action: Action, key: Hashable = None) -> Iterator[Action]:
-        """Yield the action, unless it was asked for in the last few slots."""
-        key = action if key is None else key
-        asked = self._asked.get(key)
-        if asked is None or self._slot - asked >= ASK_AGAIN_SLOTS:
-            self._asked[key] = self._slot
+        """Yield the action, unless it (or what `key` names) was asked for in the last few slots."""
+        if self._due(action if key is None else key):
             yield action
+
+    def _due(self, key: Hashable) -> bool:
+        """Whether something may be asked for (again) now; it counts as asked for from then on."""
+        asked = self._asked.get(key)
+        if asked is not None and self._slot - asked < ASK_AGAIN_SLOTS:
+            return False
+        self._asked[key] = self._slot
+        return True
 
     # --- work and submission
 
@@ -304,19 +309,19 @@ class RoundEngine:
             yield from self._follow_commitment(state, anchored)
             return
         window = self.clock.commitment(state.round)
+        if self._slot not in window:
+            return
         rank = self._rank(state, self._commitment_candidates(state))
-        if rank is None or self._slot not in window:
+        if rank is None:
             return
         step = max(2, self._commit_room() // 6)
-        if self._slot >= turn(window, rank, step) + self._commit_quiet():
+        my_turn = self._slot >= turn(window, rank, step) + self._commit_quiet()
+        if my_turn and self._due(("commit", state.round)):
             proposal = self._propose(state)
             if proposal is not None:
                 commitment, bundle = proposal
-                yield from self._ask(
-                    events.AnchorCommitment(
-                        state.round, commitment.digest, commitment.encode(), bundle.encode()
-                    ),
-                    key=("commit", state.round),
+                yield events.AnchorCommitment(
+                    state.round, commitment.digest, commitment.encode(), bundle.encode()
                 )
 
     def _commitment_candidates(self, state: RoundState) -> Iterable[bytes]:
@@ -432,8 +437,10 @@ class RoundEngine:
 
     def _propose_list(self, state: RoundState, proposal: DistributionList) -> Iterator[Action]:
         window = self.clock.distribution(state.round)
+        if self._slot not in window:
+            return
         rank = self._rank(state, self._approved(state))
-        if rank is None or self._slot not in window:
+        if rank is None:
             return
         step = max(2, self.terms.submission_window // 10)
         if self._slot > turn(window, rank, step):
