@@ -355,6 +355,9 @@ class WorkerProcess:
                 body = bytes(buffer[HEADER_BYTES : HEADER_BYTES + length])
                 del buffer[: HEADER_BYTES + length]
                 self._handle(*decode_body(body, max_bytes=most))
+                await (
+                    trio.lowlevel.checkpoint()
+                )  # a flood of frames that are all here already is no reason to stall
         except FrameError as error:
             self.kill(f"it broke the protocol with its node: {printable(str(error), 200)}")
         except CallFailed:

@@ -56,7 +56,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_runner(services: TaskServices, folder: Path) -> Callable[..., TaskRunner]:
     def make(path: Path | str, **limits: float) -> TaskRunner:
-        chosen = replace(Limits(), **{"worker_restart_seconds": 0.05, "worker_call_seconds": 15.0, **limits})
+        # Patient and not nice, so that a busy machine does not change what is tested.
+        patient = {
+            "worker_restart_seconds": 0.05,
+            "worker_call_seconds": 60.0,
+            "worker_start_seconds": 60.0,
+            "worker_niceness": 0,
+        }
+        chosen = replace(Limits(), **{**patient, **limits})
         return TaskRunner(FIXTURES / path, TASK_ID, folder, services, chosen)
 
     return make

@@ -1,0 +1,91 @@
+"""What commands print: results on stdout as a table or as JSON, errors and logs on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from koii_p2p.cli.main import OutputFormat
+
+ROE_PER_KOII = 10**9
+
+
+def print_result(data: object, human: RenderableType, form: OutputFormat) -> None:
+    """Print a result: `human` on a terminal or in a pipe, or `data` (what `json` can write) with --output json."""
+    if form is OutputFormat.JSON:
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return
+    # Keys and paths are for copying: no line is broken or cut where there is no terminal.
+    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=10_000, soft_wrap=True)
+    console.print(human, highlight=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table with a header line; cells are shown as they are, whatever markup they seem to hold."""
+    made = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made
+
+
+def pairs(values: Mapping[str, object]) -> Table:
+    """Names and values, one pair a line."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in values.items():
+        made.add_row(name, Text(str(value)))
+    return made
+
+
+def koii(roe: int) -> str:
+    """An amount in Roe as KOII, exactly: 1900000000 -> "1.9 KOII"."""
+    whole, part = divmod(abs(roe), ROE_PER_KOII)
+    digits = f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+    return f"{'-' if roe < 0 else ''}{digits} KOII"
+
+
+def print_error(
+    what: str, why: str, remedy: str, code: int, *, as_json: bool, traceback_of: BaseException | None
+) -> None:
+    """Print an error on stderr: three sentences, or one JSON object; with the traceback if one is given."""
+    trace = "".join(traceback.format_exception(traceback_of)) if traceback_of is not None else ""
+    if as_json:
+        error = {"what": what, "why": why, "remedy": remedy, "exit_code": code}
+        if trace:
+            error["traceback"] = trace
+        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        return
+    sys.stderr.write(trace)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), (what, "bold")))
+    console.print(Text(f"  {why}"))
+    console.print(Text(f"  {remedy}"))
+
+
+def configure_logs(verbosity: int, level: str = "info") -> None:
+    """Send logs to stderr from `level` up; -v shows debug lines of ours, -vv those of libraries as well."""
+    lowest = logging.DEBUG if verbosity else logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+    )
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.DEBUG if verbosity > 1 else logging.WARNING, force=True
+    )
