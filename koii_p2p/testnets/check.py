@@ -1,0 +1,463 @@
+"""The independent check: recompute every round from chain and bytes, and say exactly which thing is wrong.
+
+Nothing that a node says about itself is used: transactions are verified by their signatures and by the head in
+the task's account, stakes are replayed from transactions, rounds are recomputed by `rounds.verification`, and
+balances are counted from what was paid and what fees were taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from koii_p2p.rounds import merkle
+from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.commitment import NO_PREVIOUS, Commitment, CommitmentError
+from koii_p2p.rounds.distribution import DistributionError, DistributionList
+from koii_p2p.rounds.roster import Roster, RosterError, StakeHistory, roster_at
+from koii_p2p.rounds.verification import RoundEvidence, check_round
+from koii_p2p.settlement.history import ChainEntry, check_history, read_entries, replay
+from koii_p2p.settlement.instructions import (
+    AnchorCommitment,
+    AnchorList,
+    Settle,
+    Stake,
+    stake_address,
+    task_address,
+)
+from koii_p2p.settlement.interface import StakeAccount, TaskState
+from koii_p2p.settlement.layouts import CHECKPOINT_RING, LayoutError, decode_stake, decode_task
+from koii_p2p.testnets.evidence import ARTIFACTS, Evidence, RoundCopies
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinding:
+    """One thing that is wrong. `code` is a portable name; `round` and `subject` (a node or key) where there is one."""
+
+    code: str
+    text: str
+    round: int | None = None
+    subject: str | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.round is None else f"round {self.round}: "
+        return f"{place}{self.text} [{self.code}]"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRound:
+    """One round as recomputed. `entries` are its transactions that succeeded, `refused` how many did not."""
+
+    number: int
+    anchored: AnchoredRound | None
+    roster: Roster | None
+    commitment: Commitment | None
+    list: DistributionList | None
+    entries: tuple[ChainEntry, ...]
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What the check found. `state` and `stakes` are those of the chain, as far as they can be read."""
+
+    findings: tuple[CheckFinding, ...]
+    rounds: tuple[CheckedRound, ...]
+    entries: tuple[ChainEntry, ...]
+    state: TaskState | None
+    stakes: Mapping[bytes, StakeAccount]
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def check(evidence: Evidence) -> CheckReport:
+    """Check everything. Never raises for bad bytes: what is wrong is in the findings, causes before effects."""
+    return _Check(evidence).run()
+
+
+@dataclass(slots=True)
+class _Replayed:
+    """One stake as its transactions make it."""
+
+    amount: int = 0
+    slash_total: int = 0
+    points: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, slot: int) -> None:
+        self.points[slot] = (self.amount, self.slash_total)
+
+
+class _Check:
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._chain = evidence.chain
+        self._findings: list[CheckFinding] = []
+        self._names = {_key(node.key): node.name for node in evidence.nodes}
+        self._entries: tuple[ChainEntry, ...] = ()
+        self._payers: dict[str, bytes] = {}
+        self._stakes: dict[bytes, StakeAccount] = {}
+
+    def run(self) -> CheckReport:
+        self._read_entries()
+        state = self._read_task()
+        self._read_stakes()
+        if state is None:
+            return CheckReport(tuple(self._findings), (), self._entries, None, self._stakes)
+        for found in check_history(self._entries, state):
+            self._find(f"history_{found.fault.name.lower()}", found.text)
+        self._check_stakes()
+        self._check_vault(state)
+        rounds = self._check_rounds(state)
+        self._check_settles(state, rounds)
+        self._check_totals(rounds)
+        self._check_balances()
+        return CheckReport(tuple(self._findings), tuple(rounds), self._entries, state, self._stakes)
+
+    # --- what the chain holds
+
+    def _read_entries(self) -> None:
+        entries: list[ChainEntry] = []
+        for line, record in self._chain.transactions:
+            entries += read_entries(line, record, self._chain.task, self._chain.program)
+            if record is not None:
+                try:
+                    message = VersionedTransaction.from_bytes(record.wire).message
+                    self._payers[line.signature] = bytes(message.account_keys[0])
+                except (ValueError, IndexError):
+                    continue  # `read_entries` says what is wrong with it
+        self._entries = tuple(entries)
+
+    def _read_task(self) -> TaskState | None:
+        chain = self._chain
+        if chain.vault is None or chain.vault.owner != chain.program:
+            self._find("task_account", "The task has no vault of the settlement program.")
+        if chain.task_account.owner != chain.program:
+            self._find("task_account", "The task's account does not belong to the settlement program.")
+        vault = 0 if chain.vault is None else chain.vault.lamports - chain.rents[0]
+        try:
+            state = decode_task(chain.task, chain.task_account.data, vault=max(0, vault))
+        except LayoutError as error:
+            self._find("task_account", f"The task's account is damaged: {error}")
+            return None
+        if task_address(state.terms.creator, state.nonce, chain.program) != chain.task:
+            self._find("task_account", "The task's address is not that of its creator and nonce.")
+        return state
+
+    def _read_stakes(self) -> None:
+        for address, account in self._chain.stakes:
+            try:
+                stake = decode_stake(account.data)
+            except LayoutError as error:
+                self._find("stake_account", f"The stake account {Pubkey(address)} is damaged: {error}")
+                continue
+            staker = stake.history.staker
+            ours = stake_address(self._chain.task, staker, self._chain.program) == address
+            if account.owner != self._chain.program or stake.task != self._chain.task or not ours:
+                self._find(
+                    "stake_account", f"The account {Pubkey(address)} is not the stake it says it is.", staker
+                )
+                continue
+            rent = self._chain.rents[1]
+            if account.lamports != rent + stake.amount:
+                text = f"the account holds {account.lamports} Roe; rent {rent} and stake {stake.amount}."
+                self._find("stake_account", f"Stake of {self._name(staker)}: {text}", staker)
+            self._stakes[staker] = stake
+
+    # --- money
+
+    def _check_stakes(self) -> None:
+        """Compare each stake account with what the transactions make of it."""
+        replayed: dict[bytes, _Replayed] = {}
+        for entry in self._succeeded():
+            match entry.instruction:
+                case Stake(staker=staker, amount=amount):
+                    stake = replayed.setdefault(staker, _Replayed())
+                    stake.amount += amount
+                    stake.note(entry.slot)
+                case Settle(leaf=leaf):
+                    stake = replayed.setdefault(leaf.staker, _Replayed())
+                    if leaf.slash_total > stake.slash_total:
+                        stake.amount -= min(stake.amount, leaf.slash_total - stake.slash_total)
+                        stake.slash_total = leaf.slash_total
+                        stake.note(entry.slot)
+        for staker in sorted(replayed.keys() | self._stakes.keys()):
+            told, held = replayed.get(staker), self._stakes.get(staker)
+            if told is None or held is None:
+                where = (
+                    "the chain, but no transaction" if told is None else "a transaction, but not on the chain"
+                )
+                self._find("stake_account", f"The stake of {self._name(staker)} is in {where}.", staker)
+                continue
+            values = {
+                "amount": (told.amount, held.amount),
+                "slash_total": (told.slash_total, held.slash_total),
+            }
+            for name, (one, other) in values.items():
+                if one != other:
+                    text = f"{name}: the transactions lead to {one} Roe, the account says {other}"
+                    self._find("stake_account", f"Stake of {self._name(staker)}, {text}.", staker)
+            points = {p.slot: (p.stake, p.slash_total) for p in held.history.checkpoints}
+            expected = dict(list(told.points.items())[-CHECKPOINT_RING:])
+            for slot in sorted(points.keys() | expected.keys()):
+                if points.get(slot) != expected.get(slot) and (
+                    slot in expected or len(held.history.checkpoints) < CHECKPOINT_RING
+                ):
+                    said, led = _point(points.get(slot)), _point(expected.get(slot))
+                    text = f"the transactions lead to {led}, the account says {said}"
+                    self._find(
+                        "stake_account", f"Stake of {self._name(staker)} at slot {slot}: {text}.", staker
+                    )
+
+    def _check_vault(self, state: TaskState) -> None:
+        expected = state.funded + state.slashed - state.paid
+        if self._chain.vault is not None and state.vault != expected:
+            text = f"funded {state.funded} + slashed {state.slashed} - paid {state.paid} Roe make {expected}"
+            self._find("vault", f"The vault holds {state.vault} Roe; {text}.")
+        paid = sum(stake.reward_total for stake in self._stakes.values())
+        if paid != state.paid:
+            self._find(
+                "paid", f"The stake accounts were paid {paid} Roe together, the task says {state.paid}."
+            )
+
+    def _check_balances(self) -> None:
+        """What a wallet held at the start, and its rewards, without its fees, is what it holds now."""
+        fees: Counter[bytes] = Counter()
+        staked: Counter[bytes] = Counter()
+        openings = self._openings()
+        for line, record in self._chain.transactions:
+            payer = self._payers.get(line.signature)
+            if payer is not None and record is not None and line.signature not in openings:
+                fees[payer] += record.fee
+        for entry in self._succeeded():
+            if isinstance(entry.instruction, Stake) and entry.signature not in openings:
+                staked[entry.instruction.payer] += entry.instruction.amount
+        for node in self._evidence.nodes:
+            key, wallet = _key(node.key), _key(node.wallet)
+            stake = self._stakes.get(key)
+            if stake is not None and stake.history.beneficiary != wallet:
+                text = (
+                    f"The beneficiary of {node.name} is {Pubkey(stake.history.beneficiary)}, not its wallet."
+                )
+                self._find("beneficiary", text, key)
+                continue
+            earned = 0 if stake is None else stake.reward_total
+            expected = node.opening_balance + earned - fees[wallet] - staked[wallet]
+            held = self._chain.balances.get(wallet, 0)
+            if held != expected:
+                text = f"{node.opening_balance} + rewards {earned} - fees {fees[wallet]} Roe make {expected}"
+                self._find("balance", f"The wallet of {node.name} holds {held} Roe; {text}.", key)
+
+    def _openings(self) -> frozenset[str]:
+        """The first stake of each staker: those transactions were made before the books were opened."""
+        first: dict[bytes, str] = {}
+        for entry in self._succeeded():
+            if isinstance(entry.instruction, Stake):
+                first.setdefault(entry.instruction.staker, entry.signature)
+        return frozenset(first.values())
+
+    # --- rounds
+
+    def _check_rounds(self, state: TaskState) -> list[CheckedRound]:
+        told = replay(self._entries)
+        # With the right head the transactions are complete and in order. Otherwise the account is the better
+        # witness of its newest rounds, and `check_history` has said what is wrong.
+        anchors = told.rounds if told.head == state.head else {**told.rounds, **state.rounds}
+        histories = tuple(stake.history for stake in self._stakes.values())
+        newest: DistributionList | None = None
+        rounds: list[CheckedRound] = []
+        for number in range(self._evidence.rounds):
+            checked = self._check_round(number, state, anchors, histories, newest)
+            newest = checked.list or newest
+            rounds.append(checked)
+        return rounds
+
+    def _check_round(
+        self,
+        number: int,
+        state: TaskState,
+        anchors: Mapping[int, AnchoredRound],
+        histories: Iterable[StakeHistory],
+        previous: DistributionList | None,
+    ) -> CheckedRound:
+        terms, anchored = state.terms, anchors.get(number)
+        entries = [entry for entry in self._entries if _round_of(entry) == number]
+        succeeded = tuple(entry for entry in entries if entry.err is None)
+        refused = len(entries) - len(succeeded)
+        try:
+            roster = roster_at(histories, number, terms.clock, terms.minimum_stake)
+        except RosterError as error:
+            self._find("roster", f"There is no roster: {error}", round=number)
+            roster = None
+        if anchored is None or roster is None:
+            return CheckedRound(number, anchored, roster, None, None, succeeded, refused)
+        self._count_anchors(number, anchored, succeeded)
+        blockhash = self._blockhash(number, terms.clock.submission(number).closes)
+        copies = self._evidence.copies.get(number) or RoundCopies({}, {}, {})
+        commitment, bundle, listed = (self._choose(number, name, copies, anchored) for name in ARTIFACTS)
+        missing = [
+            name for name, data in zip(ARTIFACTS[:2], (commitment, bundle), strict=True) if data is None
+        ]
+        for name in missing:
+            self._find("missing", f"No node holds the {name}.", round=number)
+        decoded = None if commitment is None else _decode_commitment(commitment, anchored)
+        if commitment is None or bundle is None or blockhash is None:
+            return CheckedRound(number, anchored, roster, decoded, None, succeeded, refused)
+        earlier = [other for other in anchors if other < number]
+        report = check_round(
+            terms,
+            self._chain.genesis,
+            RoundEvidence(
+                round=number,
+                roster=roster,
+                blockhash=blockhash,
+                commitment=commitment,
+                bundle=bundle,
+                list=listed,
+                anchored_digest=anchored.commitment,
+                anchored_root=anchored.list_root,
+                anchored_reward_total=anchored.reward_total,
+                anchored_slash_total=anchored.slash_total,
+                previous_digest=anchors[max(earlier)].commitment if earlier else NO_PREVIOUS,
+            ),
+            previous,
+        )
+        for finding in report.findings:
+            self._find(finding.code.value, finding.text, finding.subject, round=number)
+        return CheckedRound(number, anchored, roster, decoded, report.list, succeeded, refused)
+
+    def _count_anchors(self, number: int, anchored: AnchoredRound, entries: Iterable[ChainEntry]) -> None:
+        counts = Counter(type(entry.instruction) for entry in entries)
+        due = {AnchorCommitment: 1, AnchorList: 0 if anchored.list_root is None else 1}
+        for kind, count in due.items():
+            if counts[kind] != count:
+                text = (
+                    f"The chain has {counts[kind]} {kind.__name__} transactions that succeeded, not {count}."
+                )
+                self._find("transactions", text, round=number)
+
+    def _blockhash(self, number: int, after: int) -> bytes | None:
+        slot, blockhash = self._chain.blocks.get(number, (-1, b""))
+        if slot < after:
+            self._find("blockhash", f"No block at or after slot {after} is known.", round=number)
+            return None
+        return blockhash
+
+    def _choose(self, number: int, name: str, copies: RoundCopies, anchored: AnchoredRound) -> bytes | None:
+        """The copy that the chain vouches for, else the one most nodes hold; every other copy is a finding."""
+        held = copies.of(name)
+        if not held:
+            return None
+        counts = Counter(held.values())
+        right = [data for data in counts if self._vouched(name, data, copies, anchored)]
+        chosen = right[0] if right else max(counts, key=lambda data: (counts[data], data))
+        for holder, data in held.items():
+            if data != chosen:
+                text = (
+                    f"The {name} at {holder} hashes to {sha256(data).hexdigest()}, "
+                    f"the one at {counts[chosen]} others to {sha256(chosen).hexdigest()}."
+                )
+                self._findings.append(CheckFinding("copy_differs", text, number, holder))
+        return chosen
+
+    def _vouched(self, name: str, data: bytes, copies: RoundCopies, anchored: AnchoredRound) -> bool:
+        if name == "commitment":
+            return sha256(data).digest() == anchored.commitment
+        if name == "list":
+            try:
+                return DistributionList.decode(data).root == anchored.list_root
+            except DistributionError:
+                return False
+        for commitment in copies.commitment.values():
+            decoded = _decode_commitment(commitment, anchored)
+            if decoded is not None:
+                return decoded.bundle_cid[-32:] == sha256(data).digest()
+        return False
+
+    # --- settlement
+
+    def _check_settles(self, state: TaskState, rounds: Iterable[CheckedRound]) -> None:
+        lists = {checked.number: checked.list for checked in rounds}
+        for entry in self._succeeded():
+            settle = entry.instruction
+            if not isinstance(settle, Settle) or settle.round not in lists:
+                continue
+            name = f"The settlement {entry.signature} of {self._name(settle.leaf.staker)}"
+            listed = lists[settle.round]
+            if listed is not None and not merkle.verify(listed.root, settle.leaf.encode(), settle.proof):
+                self._find("settle", f"{name} proves no leaf of the list.", settle.leaf.staker, settle.round)
+            opens = state.terms.clock.settles_at(settle.round)
+            if entry.slot < opens:
+                self._find(
+                    "settle",
+                    f"{name} is in slot {entry.slot}, before {opens}.",
+                    settle.leaf.staker,
+                    settle.round,
+                )
+
+    def _check_totals(self, rounds: Iterable[CheckedRound]) -> None:
+        """No stake account was settled beyond the newest list. Less is not wrong: a leaf may be settled any time."""
+        newest = next((checked.list for checked in reversed(list(rounds)) if checked.list), None)
+        settled = [number for entry in self._succeeded() if (number := _settled_round(entry)) is not None]
+        if newest is None or (settled and max(settled) > newest.round):
+            return
+        for staker, stake in self._stakes.items():
+            leaf = newest.leaf(staker)
+            due = (0, 0) if leaf is None else (leaf.reward_total, leaf.slash_total)
+            for name, had, listed in zip(
+                ("reward", "slash"), (stake.reward_total, stake.slash_total), due, strict=True
+            ):
+                if had > listed:
+                    text = f"{self._name(staker)} was settled a {name} of {had} Roe; the newest list has {listed}."
+                    self._find("settled_total", text, staker)
+
+    def _succeeded(self) -> list[ChainEntry]:
+        return [entry for entry in self._entries if entry.err is None and entry.instruction is not None]
+
+    # --- findings
+
+    def _name(self, key: bytes) -> str:
+        return self._names.get(key) or str(Pubkey(key))
+
+    def _find(self, code: str, text: str, subject: bytes | None = None, round: int | None = None) -> None:
+        for key, name in self._names.items():
+            text = text.replace(key.hex(), name)
+        self._findings.append(
+            CheckFinding(code, text, round, None if subject is None else self._name(subject))
+        )
+
+
+def _round_of(entry: ChainEntry) -> int | None:
+    match entry.instruction:
+        case AnchorCommitment(round=number) | AnchorList(round=number) | Settle(round=number):
+            return number
+    return None
+
+
+def _settled_round(entry: ChainEntry) -> int | None:
+    return entry.instruction.round if isinstance(entry.instruction, Settle) else None
+
+
+def _decode_commitment(data: bytes, anchored: AnchoredRound) -> Commitment | None:
+    """The commitment, if the chain vouches for these bytes."""
+    if sha256(data).digest() != anchored.commitment:
+        return None
+    try:
+        return Commitment.decode(data)
+    except CommitmentError:
+        return None
+
+
+def _point(point: tuple[int, int] | None) -> str:
+    return "nothing" if point is None else f"a stake of {point[0]} and slashes of {point[1]} Roe"
+
+
+def _key(text: str) -> bytes:
+    return bytes(Pubkey.from_string(text))

@@ -1,0 +1,257 @@
+"""A whole run: bring a testnet up, watch its rounds, settle what is left open, check everything, say how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+from solders.pubkey import Pubkey
+
+from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, NetworkError
+from koii_p2p.limits import Limits
+from koii_p2p.records.keys import SecretKey
+from koii_p2p.rounds.distribution import DistributionError, DistributionList
+from koii_p2p.settlement.program import ProgramSettlement
+from koii_p2p.settlement.rpc import RpcClient
+from koii_p2p.testnets.check import check
+from koii_p2p.testnets.evidence import (
+    Evidence,
+    RoundCopies,
+    fetch_copies,
+    load_evidence,
+    read_task_chain,
+    save_evidence,
+)
+from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.net import RunningNet, running_testnet
+from koii_p2p.testnets.node_client import NodeClient
+from koii_p2p.testnets.outcome import Outcome, outcome_of
+from koii_p2p.testnets.processes import Child
+from koii_p2p.testnets.topology import Topology
+from koii_p2p.testnets.watch import Snapshot, Watcher
+
+LOOK_SECONDS: Final = 1.0
+CLAIM_SECONDS: Final = 6.0
+"""After the last round is final: how long the nodes have to settle by themselves before the runner does the rest."""
+SETTLE_ATTEMPTS: Final = 5
+
+
+class Audience(Protocol):
+    """Who is told what happens."""
+
+    def note(self, text: str) -> None:
+        """One sentence about what was done."""
+
+    def show(self, net: RunningNet, snapshot: Snapshot) -> None:
+        """What the testnet looks like now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run ended. `deaths` names processes that ended by themselves; `seconds` is all of it, checks included."""
+
+    outcome: Outcome
+    deaths: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was verified and as expected, and every node lived."""
+        return self.outcome.ok and not self.deaths
+
+
+async def run_testnet(
+    topology: Topology,
+    folder: NetFolder,
+    environment: Mapping[str, str],
+    audience: Audience,
+    *,
+    keep: Callable[[Run], object] | None = None,
+) -> Run:
+    """Run a testnet until its rounds are settled and checked.
+
+    With `keep`, that is called with how it ended, and the testnet goes on until this is cancelled. At the end no
+    process is left. Raises `OperatorError` subclasses: K2 or a node does not start, K2 ends, a folder is in use.
+    """
+    began = trio.current_time()
+    async with running_testnet(topology, folder, environment, audience.note, keep=keep is not None) as net:
+        audience.note(str(net.lengths))
+        deaths = await _watch(net, audience)
+        audience.note("the last round is final; checking")
+        async with AsyncExitStack() as stack:
+            clients = _clients(net, stack)
+            copies, silent = await fetch_copies(clients, net.task_name, range(net.rounds))
+        for name, why in silent.items():
+            audience.note(f"{name} does not answer: {why}")
+        if keep is None:
+            await net.stop_nodes()
+        await _settle_open_leaves(net, copies, audience)
+        outcome = await _check(net, copies)
+        run = Run(outcome, tuple(deaths), trio.current_time() - began)
+        if keep is not None:
+            keep(run)
+            await trio.sleep_forever()
+        return run
+
+
+async def _watch(net: RunningNet, audience: Audience) -> list[str]:
+    """Show the testnet every second until its last round is final and claimed; return what died meanwhile."""
+    terms = net.terms
+    assert terms is not None, "the testnet was started"
+    watcher = Watcher(terms, net.settlement, net.rounds)
+    final = terms.clock.settles_at(net.rounds - 1)
+    deaths: dict[str, str] = {}
+    claiming_since: float | None = None
+    async with AsyncExitStack() as stack:
+        clients = {client.name: client for client in _clients(net, stack)}
+        while True:
+            for child in _dead(net, deaths):
+                deaths[child.name] = f"{child.name} ended ({child.how_it_ended()}): {child.last_words()}"
+                audience.note(deaths[child.name])
+                if child is net.k2:
+                    raise ChainError("The local K2 ended.", deaths[child.name], f"Look into {child.log}.")
+            alive = [client for name, client in clients.items() if name not in deaths]
+            if not alive:
+                raise CheckFailed(
+                    "Every node ended.", f"The last one: {list(deaths.values())[-1]}", "Look into the logs."
+                )
+            snapshot = await watcher.look(alive)
+            audience.show(net, snapshot)
+            if snapshot.slot > final:
+                claiming_since = claiming_since or trio.current_time()
+                if trio.current_time() - claiming_since > CLAIM_SECONDS or _all_claimed(net, snapshot):
+                    return list(deaths.values())
+            await trio.sleep(LOOK_SECONDS)
+
+
+def _all_claimed(net: RunningNet, snapshot: Snapshot) -> bool:
+    """Whether K2 has paid every honest node, and slashed every cheater, what a whole testnet leads to."""
+    share = net.topology.rounds * (net.topology.bounty // net.topology.honest)
+    return all(
+        snapshot.stakes.get(node.identity.key, 0) < node.identity.stake
+        if node.identity.cheats
+        else snapshot.paid.get(node.identity.key, 0) >= share
+        for node in net.nodes
+    )
+
+
+def _dead(net: RunningNet, known: Mapping[str, str]) -> list[Child]:
+    lasting = [*(node.child for node in net.nodes), net.k2]
+    return [child for child in lasting if child and child.returncode is not None and child.name not in known]
+
+
+def _clients(net: RunningNet, stack: AsyncExitStack) -> list[NodeClient]:
+    clients = []
+    for node in net.nodes:
+        try:
+            client = node.client()
+        except NetworkError:
+            continue  # it has ended: `_dead` tells
+        stack.push_async_callback(client.aclose)
+        clients.append(client)
+    return clients
+
+
+# --- settling what nobody settled
+
+
+async def _settle_open_leaves(net: RunningNet, copies: Mapping[int, RoundCopies], audience: Audience) -> None:
+    """Settle every leaf of the last list that its node did not: anyone may, and balances then show everything."""
+    number = net.rounds - 1
+    state = await net.settlement.task_state(net.task)
+    anchored = state.rounds.get(number)
+    listed = None if anchored is None else _anchored_list(copies[number], anchored.list_root)
+    if listed is None:
+        return
+    open_leaves = 0
+    for history in await net.settlement.stakes(net.task):
+        leaf = listed.leaf(history.staker)
+        taken = history.checkpoints[-1].slash_total if history.checkpoints else 0
+        if leaf is None or (leaf.reward_total <= history.reward_paid and leaf.slash_total <= taken):
+            continue
+        open_leaves += 1
+        for attempt in range(1, SETTLE_ATTEMPTS + 1):
+            try:
+                await net.settlement.settle(
+                    net.task, number, leaf, listed.proof(leaf.staker), history.beneficiary
+                )
+                break
+            except ChainError as error:
+                audience.note(f"settling {Pubkey(leaf.staker)}, try {attempt}: {error.why}")
+                await trio.sleep(LOOK_SECONDS)
+    if open_leaves:
+        audience.note(f"settled {open_leaves} leaves that their nodes had left open")
+
+
+def _anchored_list(copies: RoundCopies, root: bytes | None) -> DistributionList | None:
+    for data in copies.list.values():
+        try:
+            listed = DistributionList.decode(data)
+        except DistributionError:
+            continue
+        if listed.root == root:
+            return listed
+    return None
+
+
+# --- the check
+
+
+async def _check(net: RunningNet, copies: Mapping[int, RoundCopies]) -> Outcome:
+    terms = net.terms
+    assert terms is not None, "the testnet was started"
+    identities = tuple(node.identity for node in net.nodes)
+    chain = await read_task_chain(net.rpc, net.task, terms.clock, net.rounds, identities, Limits())
+    evidence = Evidence(chain, identities, net.rounds, copies, net.first)
+    await trio.to_thread.run_sync(save_evidence, evidence, net.folder.evidence)
+    return await trio.to_thread.run_sync(outcome_from, evidence)
+
+
+def outcome_from(evidence: Evidence) -> Outcome:
+    """Check evidence and say how its testnet ended."""
+    return outcome_of(check(evidence), evidence.nodes, evidence.first)
+
+
+async def check_running(folder: NetFolder, state: State) -> Outcome:
+    """Check a testnet that runs, as far as it has come: its rounds that are final. Raises `OperatorError`."""
+    if state.task is None or state.k2_url is None or not state.nodes:
+        raise CheckFailed(
+            "There is nothing to check yet.", "The testnet is just starting.", "Try again in a few seconds."
+        )
+    task = bytes(Pubkey.from_string(state.task))
+    async with AsyncExitStack() as stack:
+        rpc = await stack.enter_async_context(RpcClient(state.k2_url))
+        settlement = ProgramSettlement(rpc, SecretKey.generate())  # only reads
+        clock = (await settlement.task_state(task)).terms.clock
+        slot = await settlement.slot()
+        rounds = sum(1 for number in range(state.first + state.rounds) if clock.settles_at(number) <= slot)
+        if not rounds:
+            raise CheckFailed(
+                "There is nothing to check yet.",
+                f"No round is final before slot {clock.settles_at(0)}; it is slot {slot}.",
+                "Try again later; `koii-p2p testnet status` shows where the rounds are.",
+            )
+        clients = []
+        for node in state.nodes:
+            try:
+                clients.append(NodeClient.of_home(folder.home(node.name).path, name=node.name))
+            except NetworkError:
+                continue  # it has ended; the others hold the same
+            stack.push_async_callback(clients[-1].aclose)
+        copies, _ = await fetch_copies(clients, state.task, range(rounds))
+        chain = await read_task_chain(rpc, task, clock, rounds, state.nodes, Limits())
+    return outcome_from(Evidence(chain, state.nodes, rounds, copies, min(state.first, rounds)))
+
+
+def check_saved(folder: NetFolder) -> Outcome:
+    """Check the evidence that a testnet left in its folder. Raises `ConfigurationError` if there is none."""
+    if not folder.evidence.exists():
+        raise ConfigurationError(
+            f"There is nothing to check in {folder.path}.",
+            "No testnet has come to its end there.",
+            "Start one with `koii-p2p testnet up`, or name a folder with --evidence.",
+        )
+    return outcome_from(load_evidence(folder.evidence, Limits()))

@@ -1,0 +1,84 @@
+"""How long the rounds of a testnet are: chosen from the number of nodes, so that a small machine keeps up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from koii_p2p.rounds.clock import RoundClock
+from koii_p2p.testnets.topology import Topology
+
+BASE_SECONDS: Final = 12.0
+SECONDS_PER_NODE: Final = 0.6
+"""Of a round: every node verifies every record, on the same cores, so its CPU time grows with the nodes."""
+WINDOW_SHARE: Final = 0.375
+"""Of a round, for submissions and for audits each; the rest is the delay, to reconcile and commit."""
+LEAD_SECONDS: Final = 3.0
+FEWEST_SLOTS: Final = 40
+"""Below this, the engine's own pauses (10 slots between two tries) no longer fit into a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLengths:
+    """Slots of a round and its windows, and milliseconds of a slot."""
+
+    slot_ms: int
+    round_time: int
+    submission_window: int
+    audit_window: int
+
+    @property
+    def delay(self) -> int:
+        """Slots between audit and the next period."""
+        return self.round_time - self.submission_window - self.audit_window
+
+    def seconds(self, slots: int) -> float:
+        """How long so many slots take."""
+        return slots * self.slot_ms / 1000
+
+    def slots_until_settled(self, rounds: int) -> int:
+        """Slots from the starting slot until the last of so many rounds is settled (PROTOCOL 4)."""
+        return (rounds + 1) * self.round_time + self.submission_window + self.audit_window
+
+    def __str__(self) -> str:
+        seconds = self.seconds(self.round_time)
+        return (
+            f"slots of {self.slot_ms} ms; a round takes {self.round_time} slots ({seconds:.0f} s): "
+            f"{self.submission_window} to submit, {self.audit_window} to audit, {self.delay} to reconcile and commit"
+        )
+
+
+def round_lengths(topology: Topology) -> RoundLengths:
+    """The lengths a topology names, or else those that follow from its number of nodes.
+
+    A round takes 12 s, and 0.6 s more for each node, whatever the slot time: what fills a round is the nodes'
+    CPU time on the cores they share. Submissions and audits get 37.5 % each, and the delay gets the rest. Five
+    nodes make 15 s, fifteen 21 s: measured on 2 cores with other work running, a submission needs less than a
+    third of its window, and so does an audit.
+    """
+    if topology.round_time and topology.submission_window and topology.audit_window:
+        return RoundLengths(
+            topology.slot_ms, topology.round_time, topology.submission_window, topology.audit_window
+        )
+    seconds = BASE_SECONDS + SECONDS_PER_NODE * topology.nodes
+    round_time = max(FEWEST_SLOTS, round(seconds * 1000 / topology.slot_ms))
+    window = int(round_time * WINDOW_SHARE)
+    return RoundLengths(topology.slot_ms, round_time, window, window)
+
+
+def lead_slots(topology: Topology, node_start_seconds: float, cores: int) -> int:
+    """Slots between creating the task and its starting slot, in which stakes land and nodes start.
+
+    `node_start_seconds` is what loading a node's code took on this machine just now, so that a busy or slow one
+    gets more time. A node that is later still has the whole first period before the first submissions open.
+    """
+    starting = node_start_seconds * topology.nodes / max(1, cores)
+    return round((LEAD_SECONDS + starting) * 1000 / topology.slot_ms)
+
+
+def first_counted_round(clock: RoundClock, slot: int) -> int:
+    """The first round whose whole submission window every node sees, if all were ready at `slot`.
+
+    Rounds before it began while nodes were still starting: they are checked, but nothing is expected of them.
+    """
+    return max(0, clock.period(slot + clock.round_time // 10))

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from koii_p2p.rounds.clock import RoundClock
+from koii_p2p.testnets.timing import first_counted_round, lead_slots, round_lengths
+from koii_p2p.testnets.topology import Topology
+
+
+@pytest.mark.parametrize("nodes", [3, 5, 15, 40, 200])
+@pytest.mark.parametrize("slot_ms", [50, 100, 400])
+def test_a_round_grows_with_the_nodes_and_its_parts_fit(nodes: int, slot_ms: int) -> None:
+    lengths = round_lengths(Topology(nodes=nodes, cheaters=1, slot_ms=slot_ms))
+    assert lengths.seconds(lengths.round_time) == pytest.approx(
+        max(12 + 0.6 * nodes, 0.04 * slot_ms), abs=0.5
+    )
+    assert lengths.submission_window == lengths.audit_window
+    # Two tries of the engine, ten slots apart, fit into the delay.
+    assert lengths.delay >= 10
+    assert lengths.submission_window + lengths.audit_window + lengths.delay == lengths.round_time
+
+
+def test_five_nodes_and_three_rounds_fit_into_ninety_seconds() -> None:
+    topology = Topology()
+    lengths = round_lengths(topology)
+    slots = lead_slots(topology, node_start_seconds=2.5, cores=2) + lengths.slots_until_settled(3)
+    assert 60 < lengths.seconds(slots) < 90
+
+
+def test_lengths_that_are_given_are_used() -> None:
+    lengths = round_lengths(Topology(round_time=300, submission_window=100, audit_window=120))
+    assert (lengths.round_time, lengths.submission_window, lengths.audit_window, lengths.delay) == (
+        300,
+        100,
+        120,
+        80,
+    )
+    assert "300 slots (30 s): 100 to submit, 120 to audit, 80 to reconcile" in str(lengths)
+
+
+def test_the_slots_until_settled_are_those_of_the_clock() -> None:
+    lengths = round_lengths(Topology())
+    clock = RoundClock(1000, lengths.round_time, lengths.submission_window, lengths.audit_window)
+    for rounds in (1, 3, 7):
+        assert 1000 + lengths.slots_until_settled(rounds) == clock.settles_at(rounds - 1)
+
+
+def test_a_slow_machine_gets_a_longer_lead() -> None:
+    topology = Topology(nodes=15, cheaters=3)
+    assert lead_slots(topology, 4.0, 2) > lead_slots(topology, 2.0, 2) > lead_slots(topology, 2.0, 8)
+
+
+def test_rounds_that_began_before_the_nodes_were_ready_do_not_count() -> None:
+    clock = RoundClock(1000, 100, 40, 40)
+    assert first_counted_round(clock, 500) == 0
+    assert first_counted_round(clock, 1089) == 0
+    # Too close to the first submissions: the task may not have had its turn.
+    assert first_counted_round(clock, 1091) == 1
+    assert first_counted_round(clock, 1250) == 2
