@@ -74,7 +74,7 @@ class Limits:
     peer_stall_seconds: float = 15.0  # a peer that takes nothing, or answers no ping, for this long is dropped
     streams_per_connection: int = 128
     connection_buffer_bytes: int = 32 * 1024 * 1024
-    negotiation_deadline: float = 5.0
+    negotiation_deadline: float = 10.0
     respond_deadline: float = 60.0  # reading a request, answering it and writing the response
     address_book_peers: int = 4096
     dial_deadline: float = 8.0

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -116,16 +117,16 @@ def compiler_missing() -> str | None:
     return None
 
 
-def compile_and_link(source: Path, layout: str | None = None) -> bytes:
-    """Compile one C file, with `layout.h` of this text beside it, and link it. Raises `BuildError`."""
+def compile_and_link(source: Path, headers: Mapping[str, str] | None = None) -> bytes:
+    """Compile one C file with these headers (name to text) beside it, and link it. Raises `BuildError`."""
     missing = compiler_missing()
     if missing is not None:
         raise BuildError(missing)
     with tempfile.TemporaryDirectory() as folder:
         # A fixed name in the current folder: nothing of this machine's paths can reach the object file.
         shutil.copy(source, Path(folder) / "program.c")
-        if layout is not None:
-            (Path(folder) / "layout.h").write_text(layout)
+        for name, text in (headers or {}).items():
+            (Path(folder) / name).write_text(text)
         command = [COMPILER, *FLAGS, "-c", "program.c", "-o", "program.o"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
@@ -138,7 +139,8 @@ def compile_and_link(source: Path, layout: str | None = None) -> bytes:
 
 def build() -> bytes:
     """The settlement program's bytes, built from the source as it is now. Raises `BuildError`."""
-    return compile_and_link(PROGRAM / "settlement.c", header())
+    headers = {name: (PROGRAM / name).read_text() for name in ("runtime.h", "accounts.h")}
+    return compile_and_link(PROGRAM / "settlement.c", headers | {"layout.h": header()})
 
 
 def main() -> int:

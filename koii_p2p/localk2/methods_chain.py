@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 
 from koii_p2p.localk2.bank import SLOTS_PER_EPOCH
 from koii_p2p.localk2.ledger import Ledger
@@ -154,7 +154,7 @@ def _get_latest_blockhash(ledger: Ledger, params: Params) -> Any:
 def _is_blockhash_valid(ledger: Ledger, params: Params) -> Any:
     try:
         blockhash = bytes(Hash.from_string(params.text(0)))
-    except ValueError as error:
+    except ParseHashError as error:
         raise invalid("parameter 1 is not a blockhash") from error
     return contextual(ledger, ledger.blockhash_valid(blockhash), params.options(1).commitment)
 

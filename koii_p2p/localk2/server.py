@@ -11,17 +11,16 @@ import json
 import socket as sockets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve as serve_asgi
 
 from koii_p2p.errors import ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
+from koii_p2p.localk2.connections import Connections
 from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.params import INVALID_REQUEST, RpcFailure
 from koii_p2p.localk2.rpc import JsonObject, LocalRpc, error_reply
@@ -113,11 +112,11 @@ async def _serve(
     )
     if settings.host not in _LOOPBACK:
         _log.warning("local_k2_open_to_the_network", host=settings.host)
-    # hypercorn takes the sockets over, and closes them.
-    config = _hypercorn_config(limits, [one.detach() for one in listening])
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in listening]
+    connections = Connections(application, _hypercorn_config(limits), most=limits.localk2_connections)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_asgi, cast("Any", application), config))
+        await nursery.start(connections.run, listeners)
         task_status.started(address)
         try:
             await keep_pace(ledger, settings.slot_ms / 1000)
@@ -156,8 +155,6 @@ class Application:
                 await self._http(scope, receive, send)
             case "websocket":
                 await self._websocket(receive, send)
-            case "lifespan":
-                await _lifespan(receive, send)
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         match scope["method"], scope["path"]:
@@ -245,14 +242,6 @@ async def _respond(
     await send({"type": "http.response.body", "body": body})
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
 def _listen(host: str, port: int) -> sockets.socket:
     """A bound socket; the system picks the port if it is 0."""
     family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
@@ -260,7 +249,7 @@ def _listen(host: str, port: int) -> sockets.socket:
     try:
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         socket.bind((host, port))
-        # Listening now, not when hypercorn does, so that a second server is refused before it opens a ledger.
+        socket.setblocking(False)
         socket.listen()
     except OSError as error:
         socket.close()
@@ -277,11 +266,9 @@ def _authority(socket: sockets.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _hypercorn_config(limits: Limits, descriptors: list[int]) -> Config:
+def _hypercorn_config(limits: Limits) -> Config:
     config = Config()
-    config.bind = [f"fd://{descriptor}" for descriptor in descriptors]
     config.loglevel = "WARNING"
-    config.graceful_timeout = _GRACE_SECONDS
     config.keep_alive_timeout = 60
     config.websocket_max_message_size = limits.rpc_request_bytes
     config.websocket_ping_interval = 20

@@ -319,7 +319,8 @@ class Store:
             try:
                 yield
             except BaseException:
-                self._database.execute("rollback")
+                if self._database.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    self._database.execute("rollback")
                 raise
             self._database.execute("commit")
         except sqlite3.Error as error:

@@ -139,28 +139,31 @@ class _Attempt:
             if status is not None and status.reached(self._commitment):
                 return await self._landed(status)
             await trio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL)
+            pause = min(pause * 2, _LONGEST_POLL)
 
     async def _step(self) -> SignatureStatus | None:
+        if trio.current_time() >= self._next_send:
+            self._next_send = trio.current_time() + _RESEND_SECONDS
+            if await self._expired():
+                # Asked after the height: unknown now means that it is in no block in which it could be.
+                status = await self._status(search_history=True)
+                if status is None:
+                    raise TransactionExpired(self._signature)
+                return status
+            await self._send()
+        return await self._status()
+
+    async def _expired(self) -> bool:
         if self._expiry is None:
             # Not told when the blockhash expires: it is at least as old as the newest block, so this is late
             # enough.
             self._expiry = await self._client.get_block_height("processed") + BLOCKHASH_BLOCKS
-        if trio.current_time() >= self._next_send:
-            self._next_send = trio.current_time() + _RESEND_SECONDS
-            await self._send()
-        height = await self._client.get_block_height("confirmed")
-        # The status is read after the height: if the transaction is unknown now, it was not in that block or
-        # below.
-        status = await self._status(search_history=height > self._expiry)
-        if status is None and height > self._expiry:
-            raise TransactionExpired(self._signature)
-        return status
+            return False
+        return await self._client.get_block_height("confirmed") > self._expiry
 
-    async def _status(self, *, search_history: bool) -> SignatureStatus | None:
-        return (await self._client.get_signature_statuses([self._signature], search_history=search_history))[
-            0
-        ]
+    async def _status(self, *, search_history: bool = False) -> SignatureStatus | None:
+        statuses = await self._client.get_signature_statuses([self._signature], search_history=search_history)
+        return statuses[0]
 
     async def _send(self) -> None:
         try:

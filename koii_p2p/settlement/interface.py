@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -153,6 +153,6 @@ class Settlement(Protocol):
         """Pay and slash one staker up to its leaf of the round's list. Doing it again moves nothing."""
         ...
 
-    async def history(self, task: bytes) -> Sequence[ChainEntry]:
+    async def history(self, task: bytes) -> tuple[ChainEntry, ...]:
         """Every transaction that ever touched the task, oldest first."""
         ...

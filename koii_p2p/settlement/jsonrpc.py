@@ -25,7 +25,7 @@ from koii_p2p.limits import Limits
 
 _log = structlog.get_logger(__name__)
 
-_CONNECTIONS = 16
+_CONNECTIONS = 8
 _FIRST_PAUSE = 0.1
 _SHOWN_CHARACTERS = 300
 _BUSY_STATUSES = frozenset({429, 502, 503, 504})  # a proxy or rate limiter answered for the node: ask again
@@ -113,6 +113,8 @@ class JsonRpcConnection:
             headers={"accept-encoding": "identity", "content-type": "application/json"},
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
         )
+        # The pool's own queue searches all of itself at every step; a limiter in front keeps it empty.
+        self._turns = trio.CapacityLimiter(_CONNECTIONS)
         self._counts = dict.fromkeys(RpcStatistics.__dataclass_fields__, 0)
 
     async def __aenter__(self) -> JsonRpcConnection:
@@ -134,7 +136,8 @@ class JsonRpcConnection:
     async def call(self, method: str, params: Sequence[Any] = (), *, retry: bool = True) -> Any:
         """The `result` of one JSON-RPC call.
 
-        The whole call, retries included, takes at most `limits.rpc_deadline` seconds; the reply is at most
+        At most 8 calls are under way; others wait for their turn. From then on the whole call, retries
+        included, takes at most `limits.rpc_deadline` seconds; the reply is at most
         `limits.rpc_response_bytes`. Only failures to get an answer are tried again (`limits.rpc_retries`
         times, with growing pauses); `retry=False` is for calls that must not happen twice.
 
@@ -144,7 +147,10 @@ class JsonRpcConnection:
             RpcProtocolError: the answer is not JSON-RPC, is too large, or is not to this call.
         """
         self._counts["calls"] += 1
-        attempts = 1 + (self._limits.rpc_retries if retry else 0)
+        async with self._turns:
+            return await self._call(method, params, 1 + (self._limits.rpc_retries if retry else 0))
+
+    async def _call(self, method: str, params: Sequence[Any], attempts: int) -> Any:
         why = "No attempt was made"
         with trio.move_on_after(self._limits.rpc_deadline) as scope:
             for attempt in range(attempts):

@@ -83,6 +83,7 @@ class ProgramError(IntEnum):
         1050,
         "The rewards promised and not yet paid are above the vault plus the slashes not yet taken.",
     )
+    SLASHES_ABOVE_STAKES = 1051, "The slashes announced and not yet taken are above all stakes together."
 
     NO_LIST = 1060, "The round has no distribution list that the task account remembers."
     SETTLE_EARLY = 1061, "The list's audit is not over yet."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from solders.system_program import TransferParams, transfer
 
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.roster import Checkpoint, roster_at
-from koii_p2p.rounds.terms import U64_MAX
+from koii_p2p.rounds.terms import MAX_ROUND_TIME, MAX_STARTING_SLOT, U64_MAX
 from koii_p2p.settlement import instructions as ix
 from koii_p2p.settlement.history import EMPTY_HEAD, next_head
 from koii_p2p.settlement.layouts import CHECKPOINT_RING, ROUND_RING, STAKE_LAYOUT, TASK_LAYOUT, VAULT_LAYOUT
@@ -49,6 +51,41 @@ def test_one_creator_makes_many_tasks() -> None:
     for nonce in (0, 1, U64_MAX):
         chain.ok(ix.create_task(default_terms(address(chain.payer), nonce), nonce))
     assert len({ix.task_address(address(chain.payer), nonce) for nonce in (0, 1, U64_MAX)}) == 3
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"starting_slot": MAX_STARTING_SLOT},
+        {"round_time": MAX_ROUND_TIME, "submission_window": MAX_ROUND_TIME - 1, "audit_window": 1},
+        {"round_time": 2, "submission_window": 1, "audit_window": 1, "minimum_stake": 1},
+        {"slash_basis_points": 10_000, "auditors": 255, "quorum": 255, "allowed_failed_distributions": 255},
+        {"slash_basis_points": 0, "auditors": 1, "quorum": 1, "allowed_failed_distributions": 0},
+        {"bounty_per_round": U64_MAX, "minimum_stake": U64_MAX, "program": ""},
+    ],
+)
+def test_terms_may_be_at_their_bounds(bounds: dict[str, int]) -> None:
+    chain = VirtualChain()
+    terms = replace(default_terms(address(chain.payer)), **bounds)  # type: ignore[arg-type]
+    chain.ok(ix.create_task(terms, 7))
+    assert TaskChain.state(_view(chain, terms.task)).terms == terms
+
+
+def test_a_staker_with_exactly_the_minimum_may_anchor() -> None:
+    chain = TaskChain(stakers=0)
+    chain.stakers, chain.beneficiaries = [keypair("small")], [keypair("small")]
+    chain.add_stake(0, chain.terms.minimum_stake)
+    chain.commit(0)
+    assert chain.state().rounds[0].commitment_by == address(chain.stakers[0])
+
+
+def test_the_vault_pays_out_its_last_roe() -> None:
+    chain = TaskChain(funds=3 * KOII)
+    leaves = chain.run_round(0, [3 * KOII - 890_880, 890_880, 0])
+    for index in range(2):
+        chain.ok(chain.settle_instruction(0, leaves, index))
+    assert chain.state().vault == 0
+    assert chain.balance(address(chain.beneficiaries[1])) == chain.rent(0) == 890_880
 
 
 def test_fund_adds_up_and_anyone_may(chain: TaskChain) -> None:
@@ -244,6 +281,14 @@ def test_a_slash_beyond_the_stake_takes_what_is_there(chain: TaskChain) -> None:
     chain.add_stake(2, 2 * KOII)  # staking again begins anew; the settled slash is not taken twice
     chain.ok(chain.settle_instruction(0, leaves, 2))
     assert chain.stake_of(2).amount == 2 * KOII
+
+
+def test_all_stakes_may_be_slashed(chain: TaskChain) -> None:
+    leaves = chain.run_round(0, [0, 0, 0], [5 * KOII] * 3)
+    for index in range(3):
+        chain.ok(chain.settle_instruction(0, leaves, index))
+    state = chain.state()
+    assert (state.total_stake, state.slashed, state.vault) == (0, 15 * KOII, 115 * KOII)
 
 
 def test_rewards_come_out_of_slashes_when_the_vault_alone_is_short() -> None:

@@ -1,0 +1,244 @@
+"""The history proves itself: any transaction changed, added, left out, moved or misreported is found and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from solders.hash import Hash
+from solders.message import Message
+from solders.transaction import Transaction
+
+from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.settlement import instructions as ix
+from koii_p2p.settlement.history import (
+    ChainEntry,
+    HistoryFault,
+    check_history,
+    read_history,
+    replay,
+)
+from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, CreateTask, Fund, Settle, Stake
+from koii_p2p.settlement.rpc import (
+    Commitment,
+    RpcUnreachable,
+    TransactionRecord,
+    transaction_signature,
+)
+
+from .virtual_chain import KOII, Landed, TaskChain, address
+from .virtual_rpc import Lie, VirtualRpc
+
+
+@pytest.fixture(scope="module")
+def chain() -> TaskChain:
+    """Two settled rounds, and a commitment that was refused."""
+    chain = TaskChain()
+    for round in range(2):
+        leaves = chain.run_round(round, [KOII, KOII, 0], [0, 0, KOII])
+        for index in range(3):
+            chain.ok(chain.settle_instruction(round, leaves, index))
+    chain.send(chain.commit_instruction(1), signers=[chain.stakers[0]])
+    return chain
+
+
+async def read(rpc: VirtualRpc, chain: TaskChain) -> tuple[ChainEntry, ...]:
+    return await read_history(rpc, chain.task, limit=1000)
+
+
+async def findings(rpc: VirtualRpc, chain: TaskChain) -> list[tuple[HistoryFault, str]]:
+    found = check_history(await read(rpc, chain), chain.state())
+    return [(one.fault, one.text) for one in found]
+
+
+def landed(chain: TaskChain, kind: type, number: int = 0) -> Landed:
+    """The transaction of the `number`th instruction of a kind that succeeded."""
+    found = []
+    for one in chain.landed:
+        message = Transaction.from_bytes(one.wire).message
+        accounts = [bytes(message.account_keys[place]) for place in message.instructions[1].accounts]
+        instruction = ix.decode_instruction(bytes(message.instructions[1].data), accounts)
+        if isinstance(instruction, kind) and one.result.err is None:
+            found.append(one)
+    return found[number]
+
+
+async def test_the_whole_history_is_read_and_is_good(chain: TaskChain) -> None:
+    entries = await read(VirtualRpc(chain), chain)
+    kinds = [type(entry.instruction) for entry in entries]
+    round_kinds = [AnchorCommitment, AnchorList, Settle, Settle, Settle]
+    assert kinds == [CreateTask, Fund, Stake, Stake, Stake, *round_kinds, *round_kinds, AnchorCommitment]
+    assert [entry.err is None for entry in entries] == [True] * 15 + [False]
+    assert [entry.slot for entry in entries] == sorted(entry.slot for entry in entries)
+    assert {entry.signer for entry in entries} == {address(chain.payer)} | {
+        address(one) for one in chain.stakers
+    }
+    assert sum(entry.fee or 0 for entry in entries) == sum(one.result.fee for one in chain.landed)
+    assert check_history(entries, chain.state()) == ()
+
+
+async def test_replay_gives_the_account(chain: TaskChain) -> None:
+    replayed, state = replay(await read(VirtualRpc(chain), chain)), chain.state()
+    assert (replayed.head, replayed.anchors, replayed.funded) == (state.head, 4, state.funded)
+    assert replayed.rounds == state.rounds
+
+
+async def test_twenty_rounds_beyond_the_ring() -> None:
+    chain = TaskChain()
+    for round in range(20):
+        chain.run_round(round, [1, 1, 1])
+    rpc = VirtualRpc(chain)
+    assert await findings(rpc, chain) == []
+    # A round that the ring no longer holds is still covered by the head.
+    first = landed(chain, AnchorList)
+    rpc.lies[transaction_signature(first.wire)] = Lie(None, None)
+    faults = {fault for fault, _ in await findings(rpc, chain)}
+    assert faults == {HistoryFault.ANCHORS_MISSING, HistoryFault.HEAD_DIFFERS}
+
+
+async def test_a_transaction_left_out_is_missed(chain: TaskChain) -> None:
+    rpc = VirtualRpc(chain)
+    rpc.lies[transaction_signature(landed(chain, AnchorCommitment, 1).wire)] = Lie(None, None)
+    found = await findings(rpc, chain)
+    assert (
+        HistoryFault.ANCHORS_MISSING,
+        "The account counts 4 anchors; its transactions hold 3.",
+    ) in found
+    assert any(
+        fault is HistoryFault.CHANGED_RECORD and "Round 1, commitment" in text for fault, text in found
+    )
+
+
+@pytest.mark.parametrize("kind", [AnchorCommitment, AnchorList, Fund, Stake, Settle, CreateTask])
+async def test_one_changed_byte_is_found_in_its_transaction(chain: TaskChain, kind: type) -> None:
+    rpc = VirtualRpc(chain)
+    target = landed(chain, kind)
+    wire = bytearray(target.wire)
+    wire[-1] ^= 1
+    rpc.lie(target, wire=bytes(wire))
+    name = transaction_signature(target.wire)
+    text = f"Transaction {name} in slot {target.slot}: a signature does not verify: its bytes were changed."
+    assert (HistoryFault.UNREADABLE, text) in await findings(rpc, chain)
+
+
+async def test_every_byte_counts(chain: TaskChain) -> None:
+    rpc = VirtualRpc(chain)
+    target = landed(chain, AnchorList)
+    for place in range(0, len(target.wire), 7):
+        wire = bytearray(target.wire)
+        wire[place] ^= 0x10
+        rpc.lie(target, wire=bytes(wire))
+        faults = [fault for fault, _ in await findings(rpc, chain)]
+        assert HistoryFault.UNREADABLE in faults, place
+    rpc.lie(target, wire=target.wire + b"\0")
+    assert (await findings(rpc, chain))[0][0] is HistoryFault.UNREADABLE
+
+
+async def test_another_slot_is_found(chain: TaskChain) -> None:
+    rpc = VirtualRpc(chain)
+    target = landed(chain, AnchorCommitment)
+    truth = rpc.truth(target)
+    assert truth.line is not None
+    assert truth.record is not None
+    moved = Lie(replace(truth.line, slot=target.slot + 1), replace(truth.record, slot=target.slot + 1))
+    rpc.lies[transaction_signature(target.wire)] = moved
+    found = await findings(rpc, chain)
+    assert (
+        HistoryFault.CHANGED_RECORD,
+        f"Round 0, commitment_slot: the transactions say {target.slot + 1}, the account {target.slot}.",
+    ) in found
+    assert HistoryFault.HEAD_DIFFERS in {fault for fault, _ in found}
+
+
+def _no_record(rpc: VirtualRpc, target: Landed) -> None:
+    rpc.lies[transaction_signature(target.wire)] = Lie(rpc.truth(target).line, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_no_record, "the node lists the transaction but does not have it"),
+        (lambda rpc, one: rpc.lie(one, slot=one.slot + 1), "the list says slot"),
+        (lambda rpc, one: rpc.lie(one, err="AccountNotFound"), "disagree about whether it succeeded"),
+        (lambda rpc, one: rpc.lie(one, wire=one.wire[:90]), "its bytes are not a transaction"),
+        (lambda rpc, one: rpc.lie(one, wire=b""), "its bytes are not a transaction"),
+    ],
+)
+async def test_contradictions_are_named(
+    chain: TaskChain, change: Callable[[VirtualRpc, Landed], None], why: str
+) -> None:
+    rpc = VirtualRpc(chain)
+    change(rpc, landed(chain, AnchorCommitment))
+    assert why in (await findings(rpc, chain))[0][1]
+
+
+async def test_a_success_told_as_a_failure_is_found(chain: TaskChain) -> None:
+    rpc = VirtualRpc(chain)
+    target = landed(chain, AnchorList, 1)
+    truth = rpc.truth(target)
+    assert truth.line is not None
+    assert truth.record is not None
+    err = {"InstructionError": [1, {"Custom": 1047}]}
+    rpc.lies[transaction_signature(target.wire)] = Lie(
+        replace(truth.line, err=err), replace(truth.record, err=err)
+    )
+    assert {fault for fault, _ in await findings(rpc, chain)} == {
+        HistoryFault.CHANGED_RECORD,
+        HistoryFault.ANCHORS_MISSING,
+        HistoryFault.HEAD_DIFFERS,
+    }
+
+
+async def test_a_changed_account_is_found(chain: TaskChain) -> None:
+    entries, state = await read(VirtualRpc(chain), chain), chain.state()
+    other = bytes(32)
+    changed: AnchoredRound = replace(state.rounds[1], list_root=other)
+    found = check_history(entries, replace(state, rounds={**state.rounds, 1: changed}))
+    assert [one.fault for one in found] == [HistoryFault.CHANGED_RECORD]
+    assert found[0].text.startswith("Round 1, list_root: the transactions say ")
+    assert found[0].text.endswith(f", the account {other.hex()}.")
+    extra = replace(state, rounds={**state.rounds, 5: changed})
+    assert "according to the account, but no transaction" in check_history(entries, extra)[0].text
+    fewer = replace(state, rounds={0: state.rounds[0]})
+    assert "according to a transaction, but not the account" in check_history(entries, fewer)[0].text
+    found = check_history(entries, replace(state, funded=1, total_stake=1))
+    assert [one.fault for one in found] == [HistoryFault.TOTALS_DIFFER] * 2
+
+
+async def test_transactions_for_other_tasks_are_left_out(chain: TaskChain) -> None:
+    rpc = VirtualRpc(chain)
+    payer = address(chain.payer)
+    other = ix.task_address(payer, 1234)
+    both = Message.new_with_blockhash(
+        [ix.fund(chain.task, payer, 1), ix.fund(other, payer, 2)], chain.payer.pubkey(), Hash.default()
+    )
+    wire = bytes(Transaction([chain.payer], both, Hash.default()))
+    keys = frozenset(bytes(key) for key in both.account_keys)
+    template = landed(chain, Fund)
+    extra = replace(template, wire=wire, keys=keys, slot=chain.slot)
+    chain.landed.append(extra)
+    try:
+        entries = await read(rpc, chain)
+    finally:
+        chain.landed.remove(extra)
+    assert [entry.instruction for entry in entries[-1:]] == [Fund(chain.task, payer, 1)]
+    assert len(entries) == 17
+
+
+async def test_only_the_newest_are_read_when_limited(chain: TaskChain) -> None:
+    entries = await read_history(VirtualRpc(chain), chain.task, limit=3)
+    assert len(entries) == 3
+    assert entries[-1].err is not None
+    assert {one.fault for one in check_history(entries, chain.state())} >= {HistoryFault.ANCHORS_MISSING}
+
+
+async def test_an_unreachable_node_is_one_plain_error(chain: TaskChain) -> None:
+    class Away(VirtualRpc):
+        async def get_transaction(
+            self, signature: str, commitment: Commitment = "confirmed"
+        ) -> TransactionRecord | None:
+            raise RpcUnreachable("http://localhost:1", "getTransaction", "Gone")
+
+    with pytest.raises(RpcUnreachable):
+        await read(Away(chain), chain)
