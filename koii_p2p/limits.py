@@ -51,6 +51,9 @@ class Limits:
     localk2_subscriptions: int = 256  # of one WebSocket
     localk2_notices: int = 4096  # waiting for one WebSocket; a reader that falls behind is cut off
 
+    # node
+    api_connections: int = 64
+
     # network
     gossip_message_bytes: int = 256 * 1024
     request_bytes: int = 4 * 1024 * 1024

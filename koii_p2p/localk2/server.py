@@ -18,9 +18,9 @@ import structlog
 import trio
 from hypercorn.config import Config
 
+from koii_p2p.connections import Connections
 from koii_p2p.errors import ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
-from koii_p2p.localk2.connections import Connections
 from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.params import INVALID_REQUEST, RpcFailure
 from koii_p2p.localk2.rpc import JsonObject, LocalRpc, error_reply

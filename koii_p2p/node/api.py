@@ -6,22 +6,22 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
-from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from koii_p2p.connections import Connections
 from koii_p2p.errors import NetworkError
+from koii_p2p.limits import Limits
 
 TOKEN_BYTES = 32
+MAX_REQUEST_HEAD = 16 * 1024
 ARTIFACTS = ("commitment", "bundle", "list")
 
 
@@ -126,26 +126,24 @@ async def serve_api(
     app: Starlette,
     host: str,
     port: int,
+    limits: Limits,
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; ready with the URL. Raises `NetworkError` when the port is taken."""
-    config = Config()
-    config.bind = [f"{host}:{port}"]
-    config.loglevel = "ERROR"
-    config.accesslog = None
-    config.graceful_timeout = 0.5
-    config.h11_max_incomplete_size = 16 * 1024
     try:
-        async with trio.open_nursery() as nursery:
-            application: ASGIFramework = app  # type: ignore[assignment]
-            binds = await nursery.start(
-                partial(serve, application, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
-            )
-            task_status.started(binds[0])
-    except* OSError as group:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
         raise NetworkError(
             f"The node's API cannot listen on {host}:{port}.",
-            f"The system says: {group.exceptions[0]}.",
+            f"The system says: {error.strerror or error}.",
             "Stop the process that has the port, or choose another with --api-port.",
-        ) from group
+        ) from error
+    config = Config()
+    config.loglevel = "ERROR"
+    config.accesslog = None
+    config.h11_max_incomplete_size = MAX_REQUEST_HEAD
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Connections(app, config, most=limits.api_connections).run, listeners)
+        name = listeners[0].socket.getsockname()
+        task_status.started(f"http://{name[0]}:{name[1]}")

@@ -158,7 +158,7 @@ class Node:
             )
             token = new_token()
             url = await nursery.start(
-                serve_api, create_app(self, token), settings.api_host, settings.api_port
+                serve_api, create_app(self, token), settings.api_host, settings.api_port, settings.limits
             )
             write_api_file(home.api, url, token, os.getpid())
             # What start-up made lives as long as the node: keeping it out of every collection halves the pauses.

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from koii_p2p.errors import ConfigurationError, NetworkError
+from koii_p2p.limits import Limits
 from koii_p2p.node.api import create_app, serve_api
 from koii_p2p.node.api_file import read_api_file, remove_api_file, write_api_file
 
@@ -94,14 +95,14 @@ async def test_a_port_in_use_is_one_clear_error() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(NetworkError) as caught:
-            await serve_api(create_app(Shown(), TOKEN), "127.0.0.1", port)
+            await serve_api(create_app(Shown(), TOKEN), "127.0.0.1", port, Limits())
     assert str(port) in caught.value.what
     assert "--api-port" in caught.value.remedy
 
 
 async def test_the_api_answers_over_a_real_socket() -> None:
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(serve_api, create_app(Shown(), TOKEN), "127.0.0.1", 0)
+        url = await nursery.start(serve_api, create_app(Shown(), TOKEN), "127.0.0.1", 0, Limits())
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"{url}/healthz")).status_code == 200
         nursery.cancel_scope.cancel()
