@@ -97,6 +97,7 @@ def airdrop(
     """Have the faucet of a local K2 (or of a test cluster) pay an address, and wait until it is there."""
     invocation: Invocation = ctx.obj
     settings = load_settings(invocation).settings
+    configure_logs(invocation.verbosity, "warning")
     try:
         key = bytes(Pubkey.from_string(address))
     except ValueError as error:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from koii_p2p.cli.main import Invocation
-from koii_p2p.cli.output import koii, pairs, print_result, table
+from koii_p2p.cli.output import configure_logs, koii, pairs, print_result, table
 from koii_p2p.cli.settings import load_settings
 from koii_p2p.errors import CheckFailed, ConfigurationError
 from koii_p2p.testnets.node_client import NodeClient
@@ -35,6 +35,7 @@ def show(
     """Show a round: who submitted what, who voted how, the outcome, the amounts and what K2 holds."""
     invocation: Invocation = ctx.obj
     settings = load_settings(invocation).settings
+    configure_logs(invocation.verbosity, "warning")
 
     async def read() -> dict[str, Any]:
         async with NodeClient.of_home(settings.home) as client:

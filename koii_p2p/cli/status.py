@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from koii_p2p.cli.main import Invocation, OutputFormat
-from koii_p2p.cli.output import pairs, print_result, table
+from koii_p2p.cli.output import configure_logs, pairs, print_result, table
 from koii_p2p.cli.settings import load_settings
 from koii_p2p.testnets.node_client import NodeClient
 
@@ -31,6 +31,7 @@ def command(
     """Show the node that runs from this home: its keys, K2, peers, tasks and rounds in flight."""
     invocation: Invocation = ctx.obj
     settings = load_settings(invocation).settings
+    configure_logs(invocation.verbosity, "warning")
 
     async def read() -> dict[str, Any]:
         async with NodeClient.of_home(settings.home) as client:

@@ -19,14 +19,14 @@ from rich.text import Text
 from koii_p2p.cli.amounts import roe_given
 from koii_p2p.cli.main import EXIT_INTERRUPTED, Invocation, OutputFormat
 from koii_p2p.cli.output import configure_logs, print_result, table
-from koii_p2p.cli.settings import PREFIX, load_settings
+from koii_p2p.cli.settings import PREFIX, Settings, load_settings
 from koii_p2p.cli.status import status_line
 from koii_p2p.cli.testnet_view import View, outcome_tables
 from koii_p2p.errors import ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
 from koii_p2p.testnets.down import take_down
 from koii_p2p.testnets.evidence import load_evidence
-from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.outcome import Outcome, outcome_json
 from koii_p2p.testnets.run import Run, check_running, check_saved, outcome_from, run_testnet
@@ -84,9 +84,7 @@ def up(
     What an earlier testnet left in the folder is removed. The exit code is 0 only if all rounds were settled and
     verified, honest nodes were paid and cheaters slashed, exactly.
     """
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
+    settings = _settings(ctx.obj)
     flags = {
         "nodes": nodes,
         "cheaters": cheaters,
@@ -147,7 +145,7 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 @app.command("down")
 def down(ctx: typer.Context, folder: DirOption = None) -> None:
     """End the testnet of a folder, from any shell: every process of it, and no other."""
-    settings = load_settings(ctx.obj).settings
+    settings = _settings(ctx.obj)
     place = _folder(folder)
     ended = take_down(place)
     text = (
@@ -159,7 +157,7 @@ def down(ctx: typer.Context, folder: DirOption = None) -> None:
 @app.command("status")
 def status(ctx: typer.Context, folder: DirOption = None) -> None:
     """Show the processes of a testnet and, where a node answers, its rounds."""
-    settings = load_settings(ctx.obj).settings
+    settings = _settings(ctx.obj)
     place = _folder(folder)
     state = place.read()
     if state is None:
@@ -213,7 +211,7 @@ def check(
     folder: DirOption = None,
 ) -> int:
     """Recompute everything again: from a testnet that runs, from what it left, or from an evidence folder."""
-    settings = load_settings(ctx.obj).settings
+    settings = _settings(ctx.obj)
     place = _folder(folder)
     outcome: Outcome
     if evidence is not None:
@@ -278,6 +276,11 @@ def _print_lines(lines: list[str], label: str | None) -> None:
     for line in lines:
         print(line if label is None else f"{label}  {line}")
     sys.stdout.flush()
+
+
+def _settings(invocation: Invocation) -> Settings:
+    configure_logs(invocation.verbosity, "warning")
+    return load_settings(invocation).settings
 
 
 def _folder(given: Path | None) -> NetFolder:

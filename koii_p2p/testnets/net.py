@@ -22,7 +22,7 @@ from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import save_secret
 from koii_p2p.testnets.failures import raise_first_failure
-from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.identity import CHEATER, HONEST, NodeIdentity
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.process_mark import mark_of
@@ -224,8 +224,8 @@ class RunningNet:
         self.terms = dataclasses.replace(terms, task=created.task)
         total = lengths.slots_until_settled(self.topology.rounds)
         self._note(
-            f"task {self.task_name}, starting in {lengths.seconds(lead):.0f} s; {self.topology.rounds} rounds are "
-            f"settled {lengths.seconds(total):.0f} s later"
+            f"task {self.task_name}, starting in {lengths.seconds(lead):.0f} s; its first "
+            f"{self.topology.rounds} rounds are settled {lengths.seconds(total):.0f} s later"
         )
 
     async def _stake(self, staker: SecretKey, wallet: SecretKey) -> None:

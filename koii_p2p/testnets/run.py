@@ -25,7 +25,7 @@ from koii_p2p.testnets.evidence import (
     read_task_chain,
     save_evidence,
 )
-from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.net import RunningNet, running_testnet
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.outcome import Outcome, outcome_of

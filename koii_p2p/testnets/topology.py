@@ -134,7 +134,7 @@ def _read(file: Path) -> dict[str, Any]:
             raise ConfigurationError(what, f"It has a setting `{name}`, which does not exist.", remedy)
         if name in _AMOUNTS:
             try:
-                values[name] = roe(value if isinstance(value, str | int | Decimal) else str(value))
+                values[name] = roe(value if type(value) in (str, int, Decimal) else str(value))
             except ValueError as error:
                 raise ConfigurationError(what, f"{name}: {error}.", "Write it like 1.9.") from error
         elif name == "task":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from koii_p2p.errors import ConfigurationError
-from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.identity import HONEST, NodeIdentity
 from koii_p2p.testnets.process_mark import ProcessMark, mark_of
 

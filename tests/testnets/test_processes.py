@@ -12,7 +12,7 @@ import trio
 
 from koii_p2p.errors import ChainError, CheckFailed, NetworkError, OperatorError
 from koii_p2p.testnets.down import take_down
-from koii_p2p.testnets.folder import State, NetFolder
+from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.process_mark import ProcessMark, mark_of
 from koii_p2p.testnets.processes import PYTHON, Child, stop_all
 
