@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import trio
 from hypercorn.config import Config
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -100,9 +101,11 @@ def create_app(node: NodeView, token: str) -> Starlette:
     def peers(_request: Request) -> Response:
         return JSONResponse([dict(item) for item in node.peers()])
 
-    def shutdown(_request: Request) -> Response:
+    async def stop() -> None:
         node.stop()
-        return JSONResponse({"stopping": True})
+
+    def shutdown(_request: Request) -> Response:
+        return JSONResponse({"stopping": True}, background=BackgroundTask(stop))  # once the reply is sent
 
     async def failed(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,6 +58,9 @@ TOPIC_OF_KIND = {
     Kind.PRESENCE: "presence",
 }
 TOPICS = ("submissions", "audits", "presence")
+
+ANCHORED = (Artifact.COMMITMENT, Artifact.BUNDLE, Artifact.LIST)
+PROPOSED = (Artifact.PROPOSED_COMMITMENT, Artifact.PROPOSED_BUNDLE, Artifact.PROPOSED_LIST)
 
 VERDICTS = {
     Judgement.ACCEPT: GossipVerdict.ACCEPT,
@@ -215,10 +218,11 @@ class TaskService:
             return
         self.engine.handle(events.AnchorsRead(state.rounds))
         for number in sorted(state.rounds):
-            self._handle(self._stored_artifacts(number))
+            self._handle(self._stored(number, ANCHORED))
+            self._handle(self._stored(number, PROPOSED))
 
-    def _stored_artifacts(self, number: int) -> events.ArtifactsRead:
-        commitment, bundle, distribution = (self.artifact(number, kind) for kind in Artifact)
+    def _stored(self, number: int, kinds: tuple[Artifact, Artifact, Artifact]) -> events.ArtifactsRead:
+        commitment, bundle, distribution = (self.artifact(number, kind) for kind in kinds)
         return events.ArtifactsRead(number, commitment, bundle, distribution)
 
     # --- records from peers
@@ -309,7 +313,8 @@ class TaskService:
             case events.FetchArtifacts():
                 await self._ask_peers(ARTIFACT_PEERS, partial(self._pull_artifacts, action.round))
             case events.KeepArtifacts():
-                self._keep_artifacts(action)
+                parts = (action.commitment, action.bundle, action.list)
+                self._store(action.round, dict(zip(ANCHORED, parts, strict=True)))
             case events.KeepRecord():
                 self._keep(action.record)
             case events.AnchorCommitment():
@@ -344,10 +349,10 @@ class TaskService:
             self._keep(accepted)
         await self._network.publish(self._topic(TOPIC_OF_KIND[record.kind]), record.raw)
 
-    def _keep_artifacts(self, action: events.KeepArtifacts) -> None:
-        for kind, data in zip(Artifact, (action.commitment, action.bundle, action.list), strict=True):
+    def _store(self, number: int, found: Mapping[Artifact, bytes | None]) -> None:
+        for kind, data in found.items():
             if data is not None:
-                self._stores.artifacts.put(self.terms.task, action.round, kind, data)
+                self._stores.artifacts.put(self.terms.task, number, kind, data)
 
     # --- asking peers
 
@@ -398,7 +403,7 @@ class TaskService:
 
     def artifacts(self, number: int) -> bytes:
         """The encoded artifacts we hold of a round."""
-        found = self._stored_artifacts(number)
+        found = self._stored(number, ANCHORED)
         return exchange.encode_artifacts(exchange.Artifacts(found.commitment, found.bundle, found.list))
 
     def artifact(self, number: int, kind: Artifact) -> bytes | None:
@@ -425,8 +430,9 @@ class TaskService:
     # --- anchors and settlement
 
     async def _anchor_commitment(self, action: events.AnchorCommitment) -> None:
-        self._keep_artifacts(
-            events.KeepArtifacts(action.round, commitment=action.commitment, bundle=action.bundle)
+        self._store(
+            action.round,
+            {Artifact.PROPOSED_COMMITMENT: action.commitment, Artifact.PROPOSED_BUNDLE: action.bundle},
         )
         try:
             receipt = await self._settlement.anchor_commitment(self.terms.task, action.round, action.digest)
@@ -439,7 +445,7 @@ class TaskService:
         self._chain_stale.set()
 
     async def _anchor_list(self, action: events.AnchorList) -> None:
-        self._keep_artifacts(events.KeepArtifacts(action.round, list=action.list))
+        self._store(action.round, {Artifact.PROPOSED_LIST: action.list})
         try:
             receipt = await self._settlement.anchor_list(
                 self.terms.task, action.round, action.root, action.reward_total, action.slash_total
