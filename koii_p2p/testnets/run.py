@@ -13,6 +13,7 @@ from solders.pubkey import Pubkey
 from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
 from koii_p2p.records.keys import SecretKey
+from koii_p2p.rounds.clock import RoundClock
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
@@ -226,9 +227,9 @@ async def check_running(folder: NetFolder, state: State) -> Outcome:
         rpc = await stack.enter_async_context(RpcClient(state.k2_url))
         settlement = ProgramSettlement(rpc, SecretKey.generate())  # only reads
         clock = (await settlement.task_state(task)).terms.clock
-        slot = await settlement.slot()
-        rounds = sum(1 for number in range(state.first + state.rounds) if clock.settles_at(number) <= slot)
+        rounds = await _final_rounds(settlement, clock)
         if not rounds:
+            slot = await settlement.slot()
             raise CheckFailed(
                 "There is nothing to check yet.",
                 f"No round is final before slot {clock.settles_at(0)}; it is slot {slot}.",
@@ -244,6 +245,18 @@ async def check_running(folder: NetFolder, state: State) -> Outcome:
         copies, _ = await fetch_copies(clients, state.task, range(rounds))
         chain = await read_task_chain(rpc, task, clock, rounds, state.nodes, Limits())
     return outcome_from(Evidence(chain, state.nodes, rounds, copies, min(state.first, rounds)))
+
+
+async def _final_rounds(settlement: ProgramSettlement, clock: RoundClock) -> int:
+    """How many rounds are final, and their rewards claimed: nodes claim in the first slots after a list is final."""
+    claimed = clock.audit_window // 2
+    while True:
+        slot = await settlement.slot()
+        rounds = max(0, clock.period(slot) - 1)
+        rounds -= rounds > 0 and slot < clock.settles_at(rounds - 1)
+        if not rounds or slot >= clock.settles_at(rounds - 1) + claimed:
+            return rounds
+        await trio.sleep(LOOK_SECONDS)
 
 
 def check_saved(folder: NetFolder) -> Outcome:

@@ -1,0 +1,110 @@
+"""Every command that README and docs show is run here, in a story: a testnet goes on, a new node joins it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.shell import LONG, Running, koii_p2p, running, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+RUN_ELSEWHERE = {
+    "pip install -e .": ".ci/run installs with the constraints of the same line",
+    "pip install -e '.[test]'": ".ci/run",
+    "pytest": ".ci/run",
+    "koii-p2p testnet up": "test_testnet.py and .ci/run",
+    "koii-p2p testnet up --nodes 15 --cheaters 3": "takes longer than CI wants; by hand before a release",
+    "koii-p2p testnet up --file testnet/five.toml": "the same as without --file: test_topology.py compares the two",
+}
+"""Commands that this story does not run, and who does."""
+
+
+def shown_commands() -> list[str]:
+    """The command lines of all documents, in order, each once, without their remarks."""
+    found: list[str] = []
+    for document in DOCUMENTS:
+        for line in document.read_text().splitlines():
+            if re.match(r"    (koii-p2p|pip|pytest)\b", line):
+                command = re.sub(r"\s+#.*", "", line.strip())
+                if command not in found:
+                    found.append(command)
+    return found
+
+
+def test_every_command_of_the_documents(tmp_path: Path) -> None:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 8899), 1):
+        pytest.skip("something listens at 127.0.0.1:8899, which the documents name")
+    place = {"KOII_P2P_TESTNET_DIR": str(tmp_path / "net"), "KOII_P2P_HOME": str(tmp_path / "home")}
+    left = [command for command in shown_commands() if command not in RUN_ELSEWHERE]
+    assert left, "the documents show commands"
+
+    def take(*words: str) -> list[str]:
+        """The arguments of the next command that begins with these words; it counts as run."""
+        start = " ".join(("koii-p2p", *words))
+        command = next(command for command in left if command == start or command.startswith(f"{start} "))
+        left.remove(command)
+        return shlex.split(command)[1:]
+
+    def run(*words: str, **names: str) -> str:
+        """Run such a command to its end, names in capitals replaced."""
+        arguments = [names.get(word, word) for word in take(*words)]
+        result = koii_p2p(*arguments, **place)
+        assert result.returncode == 0, (arguments, result.stderr)
+        return result.stdout
+
+    with ExitStack() as stack:
+        net = stack.enter_context(running(*take("testnet", "up", "--keep"), **place))
+        net.wait_for("the testnet goes on", LONG)
+        assert "running" in run("testnet", "status")
+        state = json.loads(koii_p2p("testnet", "status", "--output", "json", **place).stdout)
+        run("init")
+        assert "wallet" in run("keys", "show")
+        keys = json.loads(koii_p2p("keys", "show", "--output", "json", **place).stdout)
+        run("k2", "airdrop", WALLET=keys["wallet"])
+        names = {
+            "TASK=examples/hello_world": f"{state['task']}={ROOT / 'examples' / 'hello_world'}",
+            "ADDRESS": state["nodes"]["node-00"]["addresses"][0],
+        }
+        joining = [names.get(word, word) for word in take("join")]
+        node = stack.enter_context(running(*joining, **place))
+        node.wait_for("addresses")
+        assert state["task"] in run("status")
+        _wait_until_it_is_approved(node, keys["staking"], place)
+        newest = json.loads(koii_p2p("status", "--output", "json", **place).stdout)["tasks"][0]["rounds"][0]
+        assert keys["staking"] in run("round", "show", ROUND=str(newest["round"]))
+        assert "verified: yes" in run("testnet", "check")
+        run("testnet", "down")
+        net.end()
+    assert left == []
+
+
+def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -> None:
+    """The joined node has worked in a round, and the others approved it."""
+
+    def approved() -> bool:
+        assert node.process.poll() is None, node.err[-5:]
+        shown = json.loads(koii_p2p("status", "--output", "json", **place).stdout)
+        for brief in shown["tasks"][0]["rounds"]:
+            line = ("round", "show", str(brief["round"]), "--output", "json")
+            view = json.loads(koii_p2p(*line, **place).stdout)
+            if any((entry["author"], entry["outcome"]) == (key, "APPROVED") for entry in view["submitted"]):
+                return True
+        return False
+
+    wait_until(approved, 120, "a round in which the new node is approved")
+
+
+def test_the_documents_show_nothing_that_is_gone() -> None:
+    shown = shown_commands()
+    assert not [command for command in RUN_ELSEWHERE if command not in shown]
