@@ -47,7 +47,9 @@ class Limits:
     rpc_batch: int = 64
     localk2_connections: int = 512
     localk2_slot_transactions: int = 10_000
-    localk2_history_slots: int = 1_000_000  # older slots and their transactions are forgotten: 4.6 days of 400 ms
+    localk2_history_slots: int = (
+        1_000_000  # older slots and their transactions are forgotten: 4.6 days of 400 ms
+    )
     localk2_subscriptions: int = 256  # of one WebSocket
     localk2_notices: int = 4096  # waiting for one WebSocket; a reader that falls behind is cut off
 
@@ -74,7 +76,9 @@ class Limits:
     publish_pace: int = 64  # an own message waits while a neighbour has this many waiting
     publish_patience: float = 1.0  # but not longer than this for one slow neighbour
     own_messages_held: int = 256  # own messages kept for the first neighbour to subscribe
-    peer_stall_seconds: float = 15.0  # a peer that takes nothing, or answers no ping, for this long is dropped
+    peer_stall_seconds: float = (
+        15.0  # a peer that takes nothing, or answers no ping, for this long is dropped
+    )
     streams_per_connection: int = 128
     connection_buffer_bytes: int = 32 * 1024 * 1024
     negotiation_deadline: float = 10.0
@@ -91,7 +95,9 @@ class Limits:
     worker_call_seconds: float = 30.0  # one submission, audit or distribution
     worker_task_seconds: float = 600.0  # one task(): the work of a round
     worker_start_seconds: float = 20.0  # import, then setup()
-    worker_cancel_seconds: float = 1.0  # for a call whose time is up to end by itself before the worker is killed
+    worker_cancel_seconds: float = (
+        1.0  # for a call whose time is up to end by itself before the worker is killed
+    )
     worker_frame_bytes: int = 8 * 1024 * 1024
     worker_queued_frames: int = 256
     worker_open_requests: int = 64  # a task's unanswered requests to its node

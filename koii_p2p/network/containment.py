@@ -155,6 +155,24 @@ SEAMS = (
         "The receive window is not enforced: a peer can fill the memory with bytes that nobody reads.",
     ),
     Seam(
+        "libp2p.stream_muxer.yamux.yamux.YamuxStream",
+        "_auto_tune_and_send_window_update",
+        ("self", "bytes_read"),
+        "A frame of credit for every read: a third of all CPU.",
+    ),
+    Seam(
+        "libp2p.stream_muxer.yamux.yamux.Yamux",
+        "open_stream",
+        ("self",),
+        "Its streams are of the library's class, whatever the muxer's.",
+    ),
+    Seam(
+        "libp2p.stream_muxer.yamux.yamux.Yamux",
+        "accept_stream",
+        ("self",),
+        "Its streams are of the library's class, whatever the muxer's.",
+    ),
+    Seam(
         "libp2p.pubsub.pubsub.Pubsub",
         "stream_handler",
         ("self", "stream"),

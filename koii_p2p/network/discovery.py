@@ -197,7 +197,9 @@ class Connector:
 
     def _pause(self, now: float) -> float:
         """Return how long nothing will be due, within bounds."""
-        soonest = min((peer.not_before for peer in self._book if peer.not_before > now), default=now + TICK_SECONDS)
+        soonest = min(
+            (peer.not_before for peer in self._book if peer.not_before > now), default=now + TICK_SECONDS
+        )
         return min(TICK_SECONDS, max(TICK_SECONDS / 20, soonest - now))
 
     def _due(self, now: float) -> list[KnownPeer]:
@@ -206,19 +208,18 @@ class Connector:
         free = self._limits.dials_at_once - dialling
         lacking = self._target - len(connected) - dialling
         at_home = any(peer.bootstrap and peer.key in connected for peer in self._book)
-        due = [
-            peer
-            for peer in self._book
-            if peer.not_before <= now
-            and peer.key not in connected
-            and not peer.dialling
-            and peer.addresses
-            and self._allowed(peer.key)
-            and (lacking > 0 or (peer.bootstrap and not at_home))
-        ]
-        random.shuffle(due)
-        due.sort(key=lambda peer: (not (peer.bootstrap and not at_home), peer.failures))
-        return due[: max(0, free)]
+        homeward: list[KnownPeer] = []
+        others: list[KnownPeer] = []
+        for peer in self._book:
+            if peer.not_before > now or peer.key in connected or peer.dialling or not self._allowed(peer.key):
+                continue
+            (homeward if peer.bootstrap and not at_home else others).append(peer)
+        for group in (homeward, others):
+            random.shuffle(group)
+            group.sort(key=lambda peer: peer.failures)
+        chosen = homeward[: max(0, free)]
+        chosen += others[: max(0, min(free, lacking) - len(chosen))]
+        return chosen
 
     async def _dial_peer(self, peer: KnownPeer) -> None:
         try:

@@ -60,6 +60,8 @@ class GossipStatistics:
     """Own messages held until a first neighbour subscribes."""
     own_dropped: int
     """Own messages given up because too many were held."""
+    lost_with_peers: int
+    """Batches that were waiting for a peer when its last connection ended."""
     bad_signatures: int
     bad_frames: int
 

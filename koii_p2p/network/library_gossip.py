@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import structlog
 import trio
 from libp2p.abc import IHost, INetStream
+from libp2p.host.exceptions import StreamFailure
+from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -28,6 +31,8 @@ from koii_p2p.network.peer_queue import PeerQueue
 from koii_p2p.network.settings import MeshDegree
 
 log = structlog.get_logger(__name__)
+
+REOPEN_SECONDS = 1.0
 
 
 class SeenCache:
@@ -93,11 +98,15 @@ class ContainedPubsub(Pubsub):
         self.joined: dict[str, TopicState] = {}
         self.bad_signatures = 0
         self.bad_frames = 0
+        self.lost_with_peers = 0
         self._guard = guard
         self._limits = limits
         self._misbehaved = misbehaved
         self._records: dict[ID, bytes] = {}
         self._replayed: dict[ID, set[str]] = {}
+        #: What a stream left unsent when it ended while its peer stayed connected; goes out on the next one.
+        self._unsent: dict[ID, list[bytes]] = {}
+        self._opened_at: dict[ID, float] = {}
 
     # sending
 
@@ -134,13 +143,23 @@ class ContainedPubsub(Pubsub):
         """Open our stream to a peer, say hello, and start its writer, with a queue that counts what it refuses."""
         if peer_id in self.peers:
             return
-        stream = await self.host.new_stream(peer_id, self.protocols)
+        pause = self._opened_at.get(peer_id, -math.inf) + REOPEN_SECONDS - trio.current_time()
+        if pause > 0:
+            await trio.sleep(pause)  # a peer may reset our streams as fast as we open them
+        self._opened_at[peer_id] = trio.current_time()
+        try:
+            stream = await self.host.new_stream(peer_id, self.protocols)
+        except (StreamFailure, StreamError) as error:
+            # The caller tries again after this exception only, and a busy peer may just have been slow.
+            raise SwarmException(str(error)) from error
         if peer_id in self.peers:  # opened twice at once
             await stream.reset()
             return
         self.router.add_peer(peer_id, stream.get_protocol())
         queue = PeerQueue(frames=self._limits.gossip_queue, size=self._limits.gossip_queue_bytes)
         queue.push(varint_frame(self.get_hello_packet().SerializeToString()), urgent=True)
+        for frame in self._unsent.pop(peer_id, ()):
+            queue.push(frame, own=True)
         self.peers[peer_id] = stream
         self.peer_queues[peer_id] = queue  # type: ignore[assignment]
         self.manager.run_task(self.handle_sending_messages, peer_id, stream, queue)
@@ -168,15 +187,17 @@ class ContainedPubsub(Pubsub):
         """
         connected = self._peer_is_connected(peer_id)
         if self.peers.pop(peer_id, None) is not None:
-            self.peer_queues.pop(peer_id).close()
+            self._unsent[peer_id] = self.queues().pop(peer_id).close()
             self.router.remove_peer(peer_id)
         if connected:
             if self.manager.is_running:
                 self._schedule_peer_stream_retry(peer_id)
             return
         self._forget_all_subscriptions(peer_id)
+        self.lost_with_peers += len(self._unsent.pop(peer_id, ()))
         self._records.pop(peer_id, None)
         self._replayed.pop(peer_id, None)
+        self._opened_at.pop(peer_id, None)
 
     # receiving
 
@@ -188,7 +209,8 @@ class ContainedPubsub(Pubsub):
                 try:
                     await self.continuously_read_stream(stream)
                 except StreamError:
-                    log.debug("gossip_stream_ended", peer_id=str(peer_id))  # the peer or its connection ended it
+                    # The peer or its connection ended it, which is no fault.
+                    log.debug("gossip_stream_ended", peer_id=str(peer_id))
         finally:
             with at_most(self._limits.stop_deadline):
                 await stream.reset()
@@ -268,10 +290,11 @@ class ContainedPubsub(Pubsub):
             key_of_peer_id(message.from_id)
         except ValueError:
             return False
-        good = False
-        with self._guard.contain("signature"):
-            good = signature_validator(message)
-        return good
+        try:
+            return signature_validator(message)
+        except Exception as error:  # noqa: BLE001 - whatever the library makes of a stranger's bytes
+            self._guard.count("signature", error)
+            return False
 
     # subscriptions
 
@@ -402,11 +425,11 @@ class LibraryGossip:
     def stalled(self, seconds: float) -> tuple[bytes, ...]:
         """Return the keys of the peers whose queue has not moved for `seconds`, or holds more than is bearable."""
         now = trio.current_time()
-        bound = 4 * self._limits.gossip_queue
+        frames, size = 4 * self._limits.gossip_queue, 4 * self._limits.gossip_queue_bytes
         return tuple(
             key_of_peer_id(peer.to_bytes())
             for peer, queue in self._pubsub.queues().items()
-            if queue.stalled_for(now) > seconds or len(queue) > bound
+            if queue.stalled_for(now) > seconds or len(queue) > frames or queue.size > size
         )
 
     def statistics(self) -> GossipStatistics:
@@ -431,6 +454,7 @@ class LibraryGossip:
             forwards_dropped=self._mesh.forwards_dropped,
             own_waiting=sum(len(state.held) for state in pubsub.joined.values()),
             own_dropped=self._own_dropped,
+            lost_with_peers=pubsub.lost_with_peers,
             bad_signatures=pubsub.bad_signatures,
             bad_frames=pubsub.bad_frames,
         )

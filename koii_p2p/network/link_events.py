@@ -12,20 +12,17 @@ from multiaddr import Multiaddr
 class LinkEvents(INotifee):
     """A notifee of the swarm; it must not block, for the swarm waits for it."""
 
-    def __init__(
-        self, connected: Callable[[bytes, bool], None], disconnected: Callable[[bytes], None]
-    ) -> None:
-        self._connected = connected
-        self._disconnected = disconnected
+    def __init__(self, changed: Callable[[bytes, bool], None]) -> None:
+        self._changed = changed
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         """Report the peer and whether we dialled it."""
         outgoing = getattr(conn, "direction", None) == Direction.OUTBOUND
-        self._connected(conn.muxed_conn.peer_id.to_bytes(), outgoing)
+        self._changed(conn.muxed_conn.peer_id.to_bytes(), outgoing)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        """Report the peer."""
-        self._disconnected(conn.muxed_conn.peer_id.to_bytes())
+        """Report the peer; who dialled matters only for a new one."""
+        self._changed(conn.muxed_conn.peer_id.to_bytes(), False)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         """Ignore it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import trio
-from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
+from libp2p.abc import IMuxedConn, IMuxedStream, IRawConnection, ISecureConn
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import GO_AWAY_NORMAL, PROTOCOL_ID, Yamux
+from libp2p.stream_muxer.yamux.yamux import GO_AWAY_NORMAL, PROTOCOL_ID, Yamux, YamuxStream
 from libp2p.transport.upgrader import TransportUpgrader
 
 from koii_p2p.limits import Limits
@@ -17,6 +17,22 @@ from koii_p2p.network.containment import Guard
 from koii_p2p.network.frames import READ_BYTES
 
 CLOSE_SECONDS = 0.5
+
+
+class PatientStream(YamuxStream):
+    """A stream that gives credit back when half of its window is free, as go-yamux does.
+
+    The library sends a frame of credit for every read: three for each gossip message, a third of all CPU.
+    """
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        async with self.window_lock:
+            buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
+            free = self.target_recv_window - self.recv_window - buffered
+            if free < self.target_recv_window // 2:
+                return
+            credit = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
+        await self.send_window_update(credit)
 
 
 class ContainedYamux(Yamux):
@@ -60,6 +76,18 @@ class ContainedYamux(Yamux):
             self._guard.count("muxer", "BufferFull")
             return None  # type: ignore[return-value]  # the caller's sign that the connection has ended
         return await super()._read_data_body(length)
+
+    async def open_stream(self) -> YamuxStream:
+        """Open a stream that is patient with its credit."""
+        stream = await super().open_stream()
+        stream.__class__ = PatientStream  # the library makes its streams in the middle of its read loop
+        return stream
+
+    async def accept_stream(self) -> IMuxedStream:
+        """Accept a stream and make it patient before anything is read from it."""
+        stream = await super().accept_stream()
+        stream.__class__ = PatientStream
+        return stream
 
     async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
         """Say goodbye if the peer takes it at once, and close in any case."""
@@ -110,7 +138,7 @@ class ContainedUpgrader(TransportUpgrader):
 
 
 class BufferedSocket(ReadWriteCloser):
-    """A socket read in large pieces: Noise asks for two bytes of length and then for the message, each a system call."""
+    """A socket read in large pieces: Noise asks for two bytes of length, then for the message, a system call each."""
 
     def __init__(self, socket: ReadWriteCloser) -> None:
         self._socket = socket

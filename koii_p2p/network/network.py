@@ -124,7 +124,7 @@ class Network:
 
         host = build_host(self._secret.seed, self._settings, self._guard, self._limits)
         host.swarm.gate = self._allowed
-        host.swarm.register_notifee(LinkEvents(self._on_connected, self._on_disconnected))
+        host.swarm.register_notifee(LinkEvents(self._on_link_change))
         gossip = LibraryGossip(
             host,
             mesh_degree(self._settings.expected_peers),
@@ -294,12 +294,16 @@ class Network:
         self._book.learn(key, addresses, signed=False, now=trio.current_time())
         self._connector.wake()
 
-    def _on_connected(self, peer_id: bytes, outgoing: bool) -> None:
-        self._table.connected(key_of_peer_id(peer_id), outgoing=outgoing, now=trio.current_time())
+    def _on_link_change(self, peer_id: bytes, outgoing: bool = False) -> None:
+        """Note how many connections a peer has now."""
+        host = self._host
+        if host is None:
+            return
+        from libp2p.peer.id import ID
 
-    def _on_disconnected(self, peer_id: bytes) -> None:
         key = key_of_peer_id(peer_id)
-        if self._table.disconnected(key):
+        connections = len(host.swarm.get_connections(ID(peer_id)))
+        if self._table.update(key, connections, outgoing=outgoing, now=trio.current_time()):
             self._requests.forget(key)
             self._connector.lost(key)
 
@@ -314,9 +318,19 @@ class Network:
         while True:
             await trio.sleep(WATCH_SECONDS)
             with self._guard.contain("watch"):
+                self._reconcile()
                 async with trio.open_nursery() as nursery:
                     for key, reason in self._unfit().items():
                         nursery.start_soon(self.disconnect, key, reason)
+
+    def _reconcile(self) -> None:
+        """Compare the links with the swarm: it may be cancelled between closing a connection and telling us."""
+        if self._host is None:
+            return
+        everybody = {peer_id.to_bytes() for peer_id in self._host.swarm.connections}
+        everybody |= {peer_id_bytes(key) for key in self._table.links}
+        for peer_id in everybody:
+            self._on_link_change(peer_id)
 
     def _unfit(self) -> dict[bytes, str]:
         """Return the peers to disconnect, with the reason."""

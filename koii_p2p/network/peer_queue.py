@@ -27,15 +27,21 @@ class PeerQueue:
         self._moved = trio.Event()
         #: `trio.current_time()` when the peer last took something, or when something began to wait for it.
         self.moved_at = trio.current_time()
-        self._in_flight = False
+        #: The batch that was taken last and whose writing has not been confirmed by the next `take`.
+        self._batch = b""
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._frames)
 
     @property
+    def size(self) -> int:
+        """How many bytes are queued."""
+        return self._bytes
+
+    @property
     def waiting(self) -> bool:
         """Whether something is queued or being written."""
-        return self._in_flight or len(self) > 0
+        return bool(self._batch) or len(self) > 0
 
     def push(self, frame: bytes, *, urgent: bool = False, own: bool = False) -> bool:
         """Queue a frame; return False when it was refused because the queue is full or closed."""
@@ -52,7 +58,7 @@ class PeerQueue:
 
     async def take(self) -> bytes | None:
         """Wait for frames and return a batch of them joined; None when the queue was closed."""
-        self._in_flight = False
+        self._batch = b""
         while not len(self):
             if self._closed:
                 return None
@@ -67,11 +73,11 @@ class PeerQueue:
             batch.append(frame)
             size += len(frame)
         self._bytes -= size
-        self._in_flight = True
+        self._batch = b"".join(batch)
         self.moved_at = trio.current_time()
         self._moved.set()
         self._moved = trio.Event()
-        return b"".join(batch)
+        return self._batch
 
     async def wait_for_room(self, frames: int) -> None:
         """Return when fewer than `frames` are waiting, or when the queue is closed."""
@@ -82,11 +88,14 @@ class PeerQueue:
         """Return for how many seconds something has waited without the peer taking anything."""
         return now - self.moved_at if self.waiting else 0.0
 
-    def close(self) -> None:
-        """Drop what is queued and wake everybody who waits."""
+    def close(self) -> list[bytes]:
+        """Wake everybody who waits and return what has not been sent for certain, in order."""
+        rest = [frame for frame in (self._batch, *self._urgent, *self._frames) if frame]
+        self._batch = b""
         self._closed = True
         self._urgent.clear()
         self._frames.clear()
         self._bytes = 0
         self._wake.set()
         self._moved.set()
+        return rest

@@ -18,7 +18,7 @@ class Link:
     since: float
     """`trio.current_time()` of its first connection."""
     outgoing: bool
-    connections: int = 1
+    connections: int
     deaf_since: float | None = None
     """Since when it has no gossip stream."""
 
@@ -39,23 +39,18 @@ class PeerTable:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
         self.bans = 0
 
-    def connected(self, key: bytes, *, outgoing: bool, now: float) -> None:
-        """Note a connection of a peer."""
-        link = self.links.get(key)
-        if link is None:
-            self.links[key] = Link(key, now, outgoing, deaf_since=now)
-        else:
-            link.connections += 1
+    def update(self, key: bytes, connections: int, *, outgoing: bool, now: float) -> bool:
+        """Note how many connections a peer has now; return whether it has just lost its last one.
 
-    def disconnected(self, key: bytes) -> bool:
-        """Note that a connection ended; return whether it was the peer's last."""
+        The number is read from the swarm, not counted by events: those may come late, twice or never.
+        """
         link = self.links.get(key)
+        if not connections:
+            return self.links.pop(key, None) is not None
         if link is None:
-            return False
-        link.connections -= 1
-        if link.connections <= 0:
-            del self.links[key]
-            return True
+            self.links[key] = Link(key, now, outgoing, connections, deaf_since=now)
+        else:
+            link.connections = connections
         return False
 
     def misbehaved(self, key: bytes, now: float) -> bool:

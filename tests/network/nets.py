@@ -72,7 +72,9 @@ class Node:
     def knows(self, other: Node) -> bool:
         """Whether gossip can go to the other."""
         gossip = self.network._gossip
-        return gossip is not None and gossip.has_stream(other.key) and TOPIC in gossip.subscriptions(other.key)
+        return (
+            gossip is not None and gossip.has_stream(other.key) and TOPIC in gossip.subscriptions(other.key)
+        )
 
     def peers(self) -> set[bytes]:
         return {peer.key for peer in self.network.peers()}

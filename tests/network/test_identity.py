@@ -23,7 +23,8 @@ def test_a_peer_id_is_what_libp2p_makes_of_the_same_seed(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "12D3KooW", "not base58: 0OIl", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", b"", bytes(38)]
+    "text",
+    ["", "12D3KooW", "not base58: 0OIl", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", b"", bytes(38)],
 )
 def test_what_carries_no_ed25519_key_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError):

@@ -15,7 +15,9 @@ from tests.network.nets import ECHO, LOOPBACK, QUICK, Node, net, until
 SLOW = "/koii-p2p/slow/1"
 
 
-async def failing(node: Node, other: Node, protocol: str, payload: bytes = b"x", deadline: float = 5.0) -> RequestReason:
+async def failing(
+    node: Node, other: Node, protocol: str, payload: bytes = b"x", deadline: float = 5.0
+) -> RequestReason:
     with pytest.raises(RequestFailed) as caught:
         await node.network.request(other.key, protocol, payload, deadline=deadline)
     return caught.value.reason
@@ -58,7 +60,9 @@ async def test_caps_both_ways() -> None:
         first.network.serve("/much", much)
         third.network.serve("/much", much)
         assert await failing(first, second, ECHO, bytes(1001)) is RequestReason.TOO_LARGE  # not even sent
-        assert await failing(second, first, ECHO, bytes(1001)) is RequestReason.BROKEN  # the other end refuses it
+        assert (
+            await failing(second, first, ECHO, bytes(1001)) is RequestReason.BROKEN
+        )  # the other end refuses it
         assert await failing(second, first, "/much") is RequestReason.BROKEN  # never leaves the other end
         assert await failing(first, third, "/much") is RequestReason.TOO_LARGE  # refused at its announcement
         assert await second.network.request(first.key, ECHO, bytes(1000)) == bytes(1000)
@@ -98,7 +102,9 @@ async def test_a_handler_that_does_not_finish_is_ended() -> None:
         assert second.network.statistics().requests.serving_failed == 1
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), trio.TooSlowError(), ExceptionGroup("two", [KeyError("a")])])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), trio.TooSlowError(), ExceptionGroup("two", [KeyError("a")])]
+)
 async def test_a_handler_that_raises_ends_its_stream_only(error: Exception) -> None:
     async with net() as running:
         first, second = await running.chain(2)
@@ -110,7 +116,10 @@ async def test_a_handler_that_raises_ends_its_stream_only(error: Exception) -> N
         for _ in range(3):
             assert await failing(first, second, "/broken") is RequestReason.BROKEN
         assert await first.network.request(second.key, ECHO, b"x") == b"x"
-        assert sum(count for name, count in second.network.statistics().contained if name.startswith("handler:")) == 3
+        assert (
+            sum(count for name, count in second.network.statistics().contained if name.startswith("handler:"))
+            == 3
+        )
 
 
 async def test_one_peer_cannot_hold_more_than_its_share() -> None:
