@@ -22,6 +22,7 @@ class Limits:
     # rounds
     parked_records: int = 4096
     rounds_kept: int = 8
+    artifact_rounds_kept: int = 5000  # about a month of Koii's usual rounds
     roster_entries: int = 20_000
     round_records: int = 60_000  # of all kinds, in one round of one task
     commitment_bytes: int = 8 * 1024 * 1024

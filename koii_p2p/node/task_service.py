@@ -169,7 +169,8 @@ class TaskService:
         """Feed the engine what an earlier run of this node stored of the rounds still in flight."""
         for number in self.engine.rounds():
             for raw, slot in self._stores.records.of_round(self.terms.task, number):
-                self.engine.receive(raw, Source.OWN, slot)
+                # As from reconciliation: some came that way, after their windows.
+                self.engine.receive(raw, Source.SYNC, slot)
 
     def statistics(self) -> TaskStatistics:
         """Counters for `status`, metrics and tests."""
@@ -193,8 +194,13 @@ class TaskService:
             self._handle(events.SlotAdvanced(slot))
             if self.terms.clock.period(slot) > period:
                 period = self.terms.clock.period(slot)
-                self._stores.records.forget_before(self.terms.task, max(period - self._limits.rounds_kept, 0))
+                self._forget(period)
             self._runner.set_clock(slot, max(period, 0))
+
+    def _forget(self, period: int) -> None:
+        task, limits = self.terms.task, self._limits
+        self._stores.records.forget_before(task, max(period - limits.rounds_kept, 0))
+        self._stores.artifacts.forget_before(task, max(period - limits.artifact_rounds_kept, 0))
 
     async def _follow_chain(self) -> None:
         while True:
@@ -208,18 +214,17 @@ class TaskService:
                 self._count_failure("read chain", error)
 
     async def _read_chain(self) -> None:
+        restarted = self.state is None
         self.state = await self._settlement.task_state(self.terms.task)
-        self._read_own_artifacts(self.state)
         self._handle(events.AnchorsRead(self.state.rounds))
+        if restarted:
+            for number in sorted(self.state.rounds):
+                self._read_own_artifacts(number)
 
-    def _read_own_artifacts(self, state: TaskState) -> None:
-        """Give a restarted engine the stored bytes of anchored rounds it has not seen."""
-        if self.engine.anchored_known:
-            return
-        self.engine.handle(events.AnchorsRead(state.rounds))
-        for number in sorted(state.rounds):
-            self._handle(self._stored(number, ANCHORED))
-            self._handle(self._stored(number, PROPOSED))
+    def _read_own_artifacts(self, number: int) -> None:
+        """Give the engine what we stored of a round: what K2 vouched for, or our proposal, which may have landed."""
+        for kinds in (ANCHORED, PROPOSED):
+            self._handle(self._stored(number, kinds))
 
     def _stored(self, number: int, kinds: tuple[Artifact, Artifact, Artifact]) -> events.ArtifactsRead:
         commitment, bundle, distribution = (self.artifact(number, kind) for kind in kinds)
@@ -311,6 +316,7 @@ class TaskService:
             case events.Reconcile():
                 await self._ask_peers(RECONCILE_PEERS, partial(self._pull_records, action.round))
             case events.FetchArtifacts():
+                self._read_own_artifacts(action.round)
                 await self._ask_peers(ARTIFACT_PEERS, partial(self._pull_artifacts, action.round))
             case events.KeepArtifacts():
                 parts = (action.commitment, action.bundle, action.list)

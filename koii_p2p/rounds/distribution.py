@@ -138,10 +138,6 @@ class DistributionList:
         return cid_of(self.encode())
 
 
-EMPTY_LIST = DistributionList(0, ())
-"""What precedes the first list of a task; its round means nothing."""
-
-
 def default_distribution(
     submitters: Iterable[Submitter], bounty: int, slash_basis_points: int
 ) -> dict[bytes, int]:

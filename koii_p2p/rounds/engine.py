@@ -115,11 +115,6 @@ class RoundEngine:
 
     # --- facts out
 
-    @property
-    def anchored_known(self) -> bool:
-        """Whether K2 has been read since the engine was made."""
-        return self._anchored is not None
-
     def presences(self) -> tuple[Verified, ...]:
         """The newest presence of everybody who said where it is, by key."""
         return self._book.presences()

@@ -100,7 +100,7 @@ class Peer:
         self.running = True
         self.feed(events.SlotAdvanced(slot))
         for raw, received in self.stored:
-            self.engine.receive(raw, Source.OWN, received)
+            self.engine.receive(raw, Source.SYNC, received)
         self.feed(events.AnchorsRead(self.net.chain.anchored))
         for number, kept in sorted(self.artifacts.items()):
             self.feed(events.ArtifactsRead(number, kept.commitment, kept.bundle, kept.list))

@@ -11,7 +11,6 @@ from koii_p2p.records import cbor
 from koii_p2p.records.cid import cid_of
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.distribution import (
-    EMPTY_LIST,
     DistributionError,
     DistributionList,
     Leaf,
@@ -200,9 +199,7 @@ def test_totals_beyond_64_bits_are_refused() -> None:
 
 def test_before_the_first_list_there_is_an_empty_one() -> None:
     group = members((0, STAKE, 0), number=0)
-    assert next_list(EMPTY_LIST, group, {key(0): 5}, TERMS, 0) == next_list(
-        None, group, {key(0): 5}, TERMS, 0
-    )
+    assert next_list(None, group, {key(0): 5}, TERMS, 0).leaf(key(0)) == Leaf(key(0), 5, 0)
     assert next_list(None, members(number=0), {}, TERMS, 0).root == merkle.EMPTY_ROOT
 
 
