@@ -80,17 +80,17 @@ def test_every_command_of_the_documents(tmp_path: Path) -> None:
         node = stack.enter_context(running(*joining, **place))
         node.wait_for("addresses")
         assert state["task"] in run("status")
-        _wait_until_it_is_approved(node, keys["staking"], place)
-        newest = json.loads(koii_p2p("status", "--output", "json", **place).stdout)["tasks"][0]["rounds"][0]
-        assert keys["staking"] in run("round", "show", ROUND=str(newest["round"]))
+        approved_in = _wait_until_it_is_approved(node, keys["staking"], place)
+        assert keys["staking"] in run("round", "show", ROUND=str(approved_in))
         assert "verified: yes" in run("testnet", "check")
         run("testnet", "down")
         net.end()
     assert left == []
 
 
-def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -> None:
-    """The joined node has worked in a round, and the others approved it."""
+def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -> int:
+    """The joined node works in a round, and the others approve it: the number of the first such round."""
+    found: list[int] = []
 
     def approved() -> bool:
         assert node.process.poll() is None, node.err[-5:]
@@ -99,10 +99,11 @@ def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -
             line = ("round", "show", str(brief["round"]), "--output", "json")
             view = json.loads(koii_p2p(*line, **place).stdout)
             if any((entry["author"], entry["outcome"]) == (key, "APPROVED") for entry in view["submitted"]):
-                return True
-        return False
+                found.append(view["round"])
+        return bool(found)
 
     wait_until(approved, 120, "a round in which the new node is approved")
+    return found[0]
 
 
 def test_the_documents_show_nothing_that_is_gone() -> None:
