@@ -42,6 +42,7 @@ class Command:
 COMMANDS = {
     "init": Command("koii_p2p.cli.init", "Make a home: keys and a settings file."),
     "keys": Command("koii_p2p.cli.keys", "Make, show and import keys."),
+    "journal": Command("koii_p2p.cli.journal", "Show, export and import what this key has signed."),
     "config": Command("koii_p2p.cli.settings_commands", "Show settings and where they come from."),
     "join": Command("koii_p2p.cli.join", "Run a node."),
     "status": Command("koii_p2p.cli.status", "Show a running node: peers, tasks, rounds."),

@@ -36,7 +36,7 @@ from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.database import Database
 from koii_p2p.storage.home import Home
-from koii_p2p.storage.journal import SigningJournal
+from koii_p2p.storage.journal import Owner, SigningJournal
 from koii_p2p.storage.keyfile import load_secret
 from koii_p2p.storage.record_log import RecordLog
 from koii_p2p.storage.task_store import TaskStore
@@ -135,11 +135,10 @@ class Node:
         settings, home = self._settings, self._settings.home
         self._settlement = ProgramSettlement(rpc, self._wallet, self._secret, limits=settings.limits)
         self._genesis = await self._settlement.genesis()
-        # One database per chain: a promise made on one says nothing about another, even for the same task address.
-        database = stack.enter_context(Database.open(home.database / self._genesis.hex()[:16]))
-        self._stores = TaskStores(
-            RecordLog(database), SigningJournal(database), Artifacts(database, settings.limits)
-        )
+        database = stack.enter_context(Database.open(home.database_of(self._genesis)))
+        journal = SigningJournal(database)
+        journal.require_owner(Owner(self._genesis, self._secret.public_key))
+        self._stores = TaskStores(RecordLog(database), journal, Artifacts(database, settings.limits))
         self._slots = SlotClock(self._settlement.slot)
         self._network = Network(self._secret, settings.network, settings.limits)
         for spec in settings.tasks:

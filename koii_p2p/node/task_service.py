@@ -35,7 +35,7 @@ from koii_p2p.settlement.interface import Settlement, TaskState
 from koii_p2p.settlement.refusals import AlreadyAnchored
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.faults import StorageError
-from koii_p2p.storage.journal import AlreadySigned, SigningJournal
+from koii_p2p.storage.journal import AlreadySigned, BelowFloor, SigningJournal
 from koii_p2p.storage.record_log import RecordLog
 from koii_p2p.tasks.runner import TaskRunner
 from koii_p2p.tasks.runner import TaskStatistics as RunnerStatistics
@@ -277,6 +277,8 @@ class TaskService:
             self._done[name] = self._done.get(name, 0) + 1
         except StorageError:
             raise
+        except BelowFloor as silence:  # asked for again until the window ends: what the operator wants
+            log.info("not signed", task=self.name, action=name, why=str(silence))
         except (OperatorError, RequestFailed, exchange.ExchangeError) as error:
             self._count_failure(name, error)
         finally:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from koii_p2p.storage.faults import StorageLocked, os_fault
 
+CHAIN_FOLDER_BYTES = 8
+"""Bytes of the genesis hash that name a chain's database folder, in hex."""
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -42,6 +45,10 @@ class Home:
     def database(self) -> Path:
         """The folder of the database."""
         return self.path / "db"
+
+    def database_of(self, genesis: bytes) -> Path:
+        """The database of one chain: a promise made on one says nothing about another, even for the same task."""
+        return self.database / genesis.hex()[: 2 * CHAIN_FOLDER_BYTES]
 
     @property
     def logs(self) -> Path:
