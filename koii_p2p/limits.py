@@ -29,6 +29,9 @@ class Limits:
     early_slots: int = 32  # how far two honest slot estimates may be apart
     presences: int = 20_000
     presence_slots: int = 1500  # how old, or early, a presence may be
+    records_per_request: int = 1024
+    reconcile_message_bytes: int = 256 * 1024  # one question or answer on how record sets differ
+    reconcile_round_trips: int = 256  # 60 000 records against as many others take 12
 
     # storage
     key_file_bytes: int = 4096

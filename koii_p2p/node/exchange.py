@@ -1,4 +1,4 @@
-"""What nodes ask each other directly: records of a round that one lacks, artifacts of a round, known presences.
+"""What nodes ask each other directly: how their records of a round differ, records, artifacts, known presences.
 
 Each message is one deterministic CBOR map on its own stream. Replies are untrusted: records go through admission,
 artifacts are checked against the chain.
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from koii_p2p.limits import Limits
 from koii_p2p.records.cbor import CborError, decode, encode
 
+RECONCILE_PROTOCOL = "/koii-p2p/reconcile/1"
 RECORDS_PROTOCOL = "/koii-p2p/records/1"
 ARTIFACTS_PROTOCOL = "/koii-p2p/artifacts/1"
 PRESENCE_PROTOCOL = "/koii-p2p/presence/1"
 
 TASK_BYTES = 32
 ID_BYTES = 32
+MAP_BYTES = 64
+"""More than the fields around a question take."""
 
 
 class ExchangeError(ValueError):
@@ -26,11 +29,11 @@ class ExchangeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RecordsRequest:
-    """Send me the records of this round whose ids (SHA-256, 32 bytes) are not in `held`."""
+    """Send me the records of this round with these ids (SHA-256, 32 bytes)."""
 
     task: bytes
     round: int
-    held: frozenset[bytes]
+    ids: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,34 @@ class Artifacts:
     list: bytes | None
 
 
+def encode_reconcile(task: bytes, round: int, question: bytes) -> bytes:
+    """Encode as {0: task, 1: round, 2: question of `rounds.reconcile`}; the answer goes back as it is."""
+    return encode({0: task, 1: round, 2: question})
+
+
+def decode_reconcile(data: bytes, limits: Limits) -> tuple[bytes, int, bytes]:
+    """Decode a peer's (task, round, question). Raises `ExchangeError`."""
+    fields = _map(data, limits.reconcile_message_bytes + MAP_BYTES)
+    question = fields.get(2)
+    if not isinstance(question, bytes):
+        raise ExchangeError("The question is not a byte string.")
+    return _task(fields), _round(fields), question
+
+
 def encode_records_request(request: RecordsRequest) -> bytes:
     """Encode as {0: task, 1: round, 2: [ids]}."""
-    return encode({0: request.task, 1: request.round, 2: sorted(request.held)})
+    return encode({0: request.task, 1: request.round, 2: list(request.ids)})
 
 
 def decode_records_request(data: bytes, limits: Limits) -> RecordsRequest:
     """Decode a peer's request. Raises `ExchangeError`."""
     fields = _map(data, limits.request_bytes)
-    held = fields.get(2)
-    if not isinstance(held, list) or len(held) > limits.round_records:
-        raise ExchangeError("The held ids are not a list of bounded length.")
-    if not all(isinstance(item, bytes) and len(item) == ID_BYTES for item in held):
-        raise ExchangeError("A held id is not 32 bytes.")
-    return RecordsRequest(_task(fields), _round(fields), frozenset(held))
+    ids = fields.get(2)
+    if not isinstance(ids, list) or len(ids) > limits.records_per_request:
+        raise ExchangeError("The ids are not a list of bounded length.")
+    if not all(isinstance(item, bytes) and len(item) == ID_BYTES for item in ids):
+        raise ExchangeError("An id is not 32 bytes.")
+    return RecordsRequest(_task(fields), _round(fields), tuple(ids))
 
 
 def encode_records(records: Iterable[bytes], limits: Limits) -> bytes:

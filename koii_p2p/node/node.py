@@ -248,7 +248,11 @@ class Node:
 
         async def records(_asker: bytes, data: bytes) -> bytes:
             request = exchange.decode_records_request(data, limits)
-            return self._service(request.task).records_lacking(request)
+            return self._service(request.task).records(request)
+
+        async def reconcile(_asker: bytes, data: bytes) -> bytes:
+            task, number, question = exchange.decode_reconcile(data, limits)
+            return self._service(task).reconcile(number, question)
 
         async def artifacts(_asker: bytes, data: bytes) -> bytes:
             task, number = exchange.decode_artifacts_request(data, limits)
@@ -257,6 +261,7 @@ class Node:
         async def presences(_asker: bytes, data: bytes) -> bytes:
             return self._service(exchange.decode_presence_request(data, limits)).presences()
 
+        self._network.serve(exchange.RECONCILE_PROTOCOL, reconcile)
         self._network.serve(exchange.RECORDS_PROTOCOL, records)
         self._network.serve(exchange.ARTIFACTS_PROTOCOL, artifacts)
         self._network.serve(exchange.PRESENCE_PROTOCOL, presences)

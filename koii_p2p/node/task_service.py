@@ -29,6 +29,8 @@ from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.engine import RoundEngine
 from koii_p2p.rounds.events import Action, Event
+from koii_p2p.rounds.range_messages import ReconcileError
+from koii_p2p.rounds.reconcile import Reconciler
 from koii_p2p.rounds.roster import roster_at
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.interface import Settlement, TaskState
@@ -61,6 +63,9 @@ TOPICS = ("submissions", "audits", "presence")
 
 ANCHORED = (Artifact.COMMITMENT, Artifact.BUNDLE, Artifact.LIST)
 PROPOSED = (Artifact.PROPOSED_COMMITMENT, Artifact.PROPOSED_BUNDLE, Artifact.PROPOSED_LIST)
+
+PEER_FAULTS = (OperatorError, RequestFailed, ReconcileError, exchange.ExchangeError)
+"""What may go wrong with a peer, the chain or a task, and costs no more than what was being done."""
 
 VERDICTS = {
     Judgement.ACCEPT: GossipVerdict.ACCEPT,
@@ -279,7 +284,7 @@ class TaskService:
             raise
         except BelowFloor as silence:  # asked for again until the window ends: what the operator wants
             log.info("not signed", task=self.name, action=name, why=str(silence))
-        except (OperatorError, RequestFailed, exchange.ExchangeError) as error:
+        except PEER_FAULTS as error:
             self._count_failure(name, error)
         finally:
             self._doing.discard(action)
@@ -373,14 +378,31 @@ class TaskService:
     async def _ask_one(self, key: bytes, ask: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
         try:
             await ask(key)
-        except (RequestFailed, exchange.ExchangeError, OperatorError) as error:
+        except PEER_FAULTS as error:
             self._count_failure("ask peer", error)
 
     async def _request(self, key: bytes, protocol: str, payload: bytes) -> bytes:
         return await self._network.request(key, protocol, payload, deadline=self._limits.request_deadline)
 
     async def _pull_records(self, number: int, key: bytes) -> None:
-        wanted = exchange.RecordsRequest(self.terms.task, number, self.engine.ids_of(number))
+        """Find out which records of a round a peer has and we lack, and get them as they become known."""
+        reconciler = Reconciler(self.engine.item_set(number), self._limits)
+        question: bytes | None = reconciler.initiate()
+        while question is not None:
+            payload = exchange.encode_reconcile(self.terms.task, number, question)
+            step = reconciler.receive(await self._request(key, exchange.RECONCILE_PROTOCOL, payload))
+            for start in range(0, len(step.have), self._limits.records_per_request):
+                await self._fetch_records(
+                    number, key, step.have[start : start + self._limits.records_per_request]
+                )
+            question = step.message
+
+    async def _fetch_records(self, number: int, key: bytes, ids: tuple[bytes, ...]) -> None:
+        # Another peer may have sent some of them meanwhile.
+        lacking = tuple(record_id for record_id in ids if self.engine.lacks(number, record_id))
+        if not lacking:
+            return
+        wanted = exchange.RecordsRequest(self.terms.task, number, lacking)
         reply = await self._request(key, exchange.RECORDS_PROTOCOL, exchange.encode_records_request(wanted))
         for count, raw in enumerate(exchange.decode_records(reply, self._limits)):
             _judgement, record = self.engine.receive(raw, Source.SYNC)
@@ -405,9 +427,13 @@ class TaskService:
 
     # --- answering peers
 
-    def records_lacking(self, request: exchange.RecordsRequest) -> bytes:
-        """The encoded records of a round that the asking peer lacks."""
-        return exchange.encode_records(self.engine.records_lacking(request.round, request.held), self._limits)
+    def reconcile(self, number: int, question: bytes) -> bytes:
+        """The answer to a peer's question on how our records of a round differ. Raises `ReconcileError`."""
+        return Reconciler(self.engine.item_set(number), self._limits).respond(question)
+
+    def records(self, request: exchange.RecordsRequest) -> bytes:
+        """The encoded records that a peer asked for, as far as we hold them."""
+        return exchange.encode_records(self.engine.records_of(request.round, request.ids), self._limits)
 
     def artifacts(self, number: int) -> bytes:
         """The encoded artifacts we hold of a round."""

@@ -39,6 +39,7 @@ from koii_p2p.rounds.commitment import (
 )
 from koii_p2p.rounds.distribution import DistributionError, DistributionList, next_list, submitters_of
 from koii_p2p.rounds.events import Action, Event
+from koii_p2p.rounds.item_set import ItemSet
 from koii_p2p.rounds.leader import leader_order, turn
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.record_book import BookStatistics, RecordBook
@@ -119,16 +120,20 @@ class RoundEngine:
         """The newest presence of everybody who said where it is, by key."""
         return self._book.presences()
 
-    def ids_of(self, number: int) -> frozenset[bytes]:
-        """Ids of the records held for a round: what a peer need not send us."""
+    def item_set(self, number: int) -> ItemSet:
+        """The records held of a round, as reconciliation compares them; empty for a round that is not kept."""
         state = self._book.rounds.get(number)
-        return frozenset(state.by_id) if state else frozenset()
+        return state.item_set() if state else ItemSet(())
 
-    def records_lacking(self, number: int, held: frozenset[bytes]) -> Iterator[bytes]:
-        """Raw records of a round that a peer who holds `held` lacks, by id."""
+    def lacks(self, number: int, record_id: bytes) -> bool:
+        """Whether a record of a round is not held; also True for a round that is not kept."""
+        state = self._book.rounds.get(number)
+        return state is None or record_id not in state.by_id
+
+    def records_of(self, number: int, ids: Iterable[bytes]) -> Iterator[bytes]:
+        """Raw records of a round by id; ids that are not held are passed over."""
         if state := self._book.rounds.get(number):
-            for record_id in sorted(state.by_id.keys() - held):
-                yield state.by_id[record_id].raw
+            yield from (state.by_id[record_id].raw for record_id in ids if record_id in state.by_id)
 
     def round(self, number: int) -> RoundState | None:
         """What we know of a round that is still kept. Read only."""

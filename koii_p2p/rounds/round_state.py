@@ -12,6 +12,7 @@ from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.commitment import Bundle, Commitment
 from koii_p2p.rounds.distribution import DistributionList
+from koii_p2p.rounds.item_set import ItemSet, item_of
 from koii_p2p.rounds.roster import Roster
 
 
@@ -54,6 +55,7 @@ class RoundState:
     amounts: dict[bytes, int] | None = None
     list: DistributionList | None = None
     settled: bool = False
+    items: ItemSet = field(default_factory=lambda: ItemSet(()))
 
     def hold(self, record: Verified, *, timely: bool) -> None:
         """Keep an admitted record; `timely` says that it was received inside its window."""
@@ -85,6 +87,13 @@ class RoundState:
             due = sorted((submissions[author] for author in authors), key=lambda record: record.id)
             self.duties = (len(submissions), tuple(due))
         return self.duties[1]
+
+    def item_set(self) -> ItemSet:
+        """The records held, for reconciliation. Built anew only when one was added."""
+        if len(self.items) != len(self.by_id):
+            records = self.by_id.values()
+            self.items = ItemSet(item_of(record.kind, record.author, record.id) for record in records)
+        return self.items
 
     def list_votes(self) -> tuple[int, int]:
         """How many gossiped list votes agree and disagree."""

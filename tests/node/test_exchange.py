@@ -14,12 +14,12 @@ from koii_p2p.records.cbor import encode
 LIMITS = Limits()
 TASK = b"t" * 32
 
-ids = st.frozensets(st.binary(min_size=32, max_size=32), max_size=20)
+ids = st.lists(st.binary(min_size=32, max_size=32), max_size=20).map(tuple)
 
 
 @given(ids, st.integers(0, 2**64 - 1))
-def test_a_records_request_arrives_as_it_was_sent(held: frozenset[bytes], number: int) -> None:
-    request = exchange.RecordsRequest(TASK, number, held)
+def test_a_records_request_arrives_as_it_was_sent(wanted: tuple[bytes, ...], number: int) -> None:
+    request = exchange.RecordsRequest(TASK, number, wanted)
     assert exchange.decode_records_request(exchange.encode_records_request(request), LIMITS) == request
 
 
@@ -46,7 +46,13 @@ def test_small_requests_arrive_as_they_were_sent() -> None:
     assert exchange.decode_presence_request(exchange.encode_presence_request(TASK), LIMITS) == TASK
 
 
+def test_a_question_arrives_as_it_was_sent() -> None:
+    data = exchange.encode_reconcile(TASK, 2**64 - 1, bytes(LIMITS.reconcile_message_bytes))
+    assert exchange.decode_reconcile(data, LIMITS) == (TASK, 2**64 - 1, bytes(LIMITS.reconcile_message_bytes))
+
+
 DECODERS = [
+    exchange.decode_reconcile,
     exchange.decode_records_request,
     exchange.decode_records,
     exchange.decode_artifacts_request,
@@ -72,7 +78,7 @@ def test_whatever_a_peer_sends_is_a_message_or_an_exchange_error(decoder, data: 
     "message",
     [
         {0: TASK, 1: 1, 2: [bytes(31)]},
-        {0: TASK, 1: 1, 2: [bytes(32)] * (LIMITS.round_records + 1)},
+        {0: TASK, 1: 1, 2: [bytes(32)] * (LIMITS.records_per_request + 1)},
         {0: TASK, 1: 1},
         {0: TASK, 1: True, 2: []},
         {0: TASK[:31], 1: 1, 2: []},

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from koii_p2p.limits import Limits
 from koii_p2p.records.envelope import sign
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import Verdict
@@ -14,6 +15,7 @@ from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.distribution import default_distribution
 from koii_p2p.rounds.engine import RoundEngine
+from koii_p2p.rounds.reconcile import Reconciler
 from koii_p2p.rounds.roster import Checkpoint, StakeHistory, roster_at
 from koii_p2p.rounds.terms import TaskTerms
 
@@ -115,6 +117,18 @@ class Peer:
         if record is not None:
             self.stored.append((raw, self.engine.slot))
 
+    def reconcile_with(self, peer: Peer, number: int) -> None:
+        """Ask one peer what we lack, as nodes do, and take it in."""
+        limits = Limits()
+        reconciler = Reconciler(self.engine.item_set(number), limits)
+        question: bytes | None = reconciler.initiate()
+        while question is not None:
+            reply = Reconciler(peer.engine.item_set(number), limits).respond(question)
+            step = reconciler.receive(reply)
+            for raw in list(peer.engine.records_of(number, step.have)):
+                self.hear(raw, Source.SYNC)
+            question = step.message
+
     def answer(self, action: events.Action) -> None:
         net, slot = self.net, self.net.slot
         match action:
@@ -136,8 +150,7 @@ class Peer:
                 net.publish(self, raw)
             case events.Reconcile(round=number):
                 for peer in net.others(self):
-                    for raw in list(peer.engine.records_lacking(number, self.engine.ids_of(number))):
-                        self.hear(raw, Source.SYNC)
+                    self.reconcile_with(peer, number)
             case events.KeepRecord(record=record):
                 self.stored.append((record.raw, self.engine.slot))
             case events.KeepArtifacts(round=number):
