@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 
 class OperatorError(Exception):
     """A failure that is not a bug. The command line prints it without a traceback and exits with `exit_code`."""
@@ -50,3 +52,11 @@ def operator_error_in(error: BaseException) -> OperatorError | None:
         found = (operator_error_in(inner) for inner in error.exceptions)
         return next((inner for inner in found if inner is not None), None)
     return None
+
+
+def raise_operator_error(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise the first `OperatorError` in a group, with the group as its cause; the group itself if there is none."""
+    known = operator_error_in(group)
+    if known is None:
+        raise group
+    raise known from group

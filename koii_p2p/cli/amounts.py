@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from koii_p2p.testnets.topology import roe
+from koii_p2p.amounts import roe
 
 
 def roe_given(text: str) -> int:

@@ -13,9 +13,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from koii_p2p.amounts import ROE_PER_KOII
 from koii_p2p.cli.main import OutputFormat
-
-ROE_PER_KOII = 10**9
 
 
 def print_result(data: object, human: RenderableType, form: OutputFormat) -> None:

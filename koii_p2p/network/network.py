@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from koii_p2p.errors import NetworkError, OperatorError
+from koii_p2p.errors import NetworkError, operator_error_in
 from koii_p2p.limits import Limits
 from koii_p2p.network.containment import Guard, check_library
 from koii_p2p.network.discovery import AddressBook, Connector, DiscoveryStatistics
@@ -369,11 +369,13 @@ class Network:
 
 def _clear_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what to raise for a group that left the library's nurseries: our own error if one is in it."""
+    own = operator_error_in(group)
+    if own is not None:
+        return own
     rest: BaseException = group
     while isinstance(rest, BaseExceptionGroup):
-        own = rest.subgroup(OperatorError)
-        rest = own.exceptions[0] if own is not None and own is not rest else rest.exceptions[0]
-    if isinstance(rest, OperatorError) or not isinstance(rest, Exception):
+        rest = rest.exceptions[0]
+    if not isinstance(rest, Exception):
         return rest
     return NetworkError(
         what="The network stopped.",

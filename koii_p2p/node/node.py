@@ -18,7 +18,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from koii_p2p import __version__
-from koii_p2p.errors import operator_error_in
+from koii_p2p.errors import raise_operator_error
 from koii_p2p.limits import Limits
 from koii_p2p.localk2 import LocalK2Settings
 from koii_p2p.localk2 import serve as serve_local_k2
@@ -104,10 +104,7 @@ class Node:
         try:
             await self._run(task_status)
         except BaseExceptionGroup as group:
-            known = operator_error_in(group)
-            if known is None:
-                raise
-            raise known from group
+            raise_operator_error(group)
 
     async def _run(self, task_status: trio.TaskStatus[NodeReady]) -> None:
         home = self._settings.home

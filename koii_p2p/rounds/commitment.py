@@ -214,6 +214,7 @@ def build_commitment(
     previous: bytes,
     submissions: Iterable[Verified],
     ballots: Iterable[Verified],
+    assignment: AuditAssignment | None = None,
 ) -> tuple[Commitment, Bundle]:
     """Commit to the round of `roster` with these records, in whatever order they come.
 
@@ -221,8 +222,11 @@ def build_commitment(
     are left out of the bundle. Any other record that does not belong (other task, kind or round, slot
     outside its window, author not in the roster, two different records of one author) is the caller's
     mistake and raises CommitmentError, as does a bundle that is too large.
+
+    `assignment`: that of this beacon and roster, from a caller who has drawn it already; it is half of the work.
     """
-    assignment = AuditAssignment(beacon, roster, terms.auditors)
+    if assignment is None:
+        assignment = AuditAssignment(beacon, roster, terms.auditors)
     included = _by_author(Kind.SUBMISSION, submissions, terms, roster)
     authors = {record.id: author for author, record in included.items()}
     offered = _by_author(Kind.BALLOT, ballots, terms, roster)

@@ -354,6 +354,7 @@ class RoundEngine:
             self._previous_digest(state.round),
             state.of_kind(Kind.SUBMISSION),
             state.of_kind(Kind.BALLOT),
+            state.assignment,
         )
         return state.proposal
 
@@ -551,6 +552,7 @@ class RoundEngine:
                 self._previous_digest(state.round),
                 records[Kind.SUBMISSION],
                 records[Kind.BALLOT],
+                state.assignment,
             )
         except (RecordError, CommitmentError):
             return None

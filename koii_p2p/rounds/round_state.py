@@ -81,11 +81,11 @@ class RoundState:
         """The submissions held that this auditor is assigned to, by id. Computed anew when one was added."""
         if self.assignment is None:
             return ()
-        submissions = {record.author: record for record in self.of_kind(Kind.SUBMISSION)}
-        if len(submissions) != self.duties[0]:
+        if len(self.by_id) != self.duties[0]:
+            submissions = {record.author: record for record in self.of_kind(Kind.SUBMISSION)}
             authors = self.assignment.authors_for(auditor, submissions)
             due = sorted((submissions[author] for author in authors), key=lambda record: record.id)
-            self.duties = (len(submissions), tuple(due))
+            self.duties = (len(self.by_id), tuple(due))
         return self.duties[1]
 
     def item_set(self) -> ItemSet:

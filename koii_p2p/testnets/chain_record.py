@@ -14,7 +14,7 @@ from typing import Any, Final
 import base58
 import trio
 
-from koii_p2p.errors import ChainError
+from koii_p2p.errors import ChainError, raise_operator_error
 from koii_p2p.rounds.clock import RoundClock
 from koii_p2p.settlement.instructions import PROGRAM_ID, vault_address
 from koii_p2p.settlement.layouts import STAKE_LAYOUT, STAKE_MAGIC, VAULT_LAYOUT
@@ -27,7 +27,6 @@ from koii_p2p.settlement.rpc import (
     SignatureInfo,
     TransactionRecord,
 )
-from koii_p2p.testnets.failures import raise_first_failure
 
 _ATTEMPTS: Final = 8
 _PARALLEL_READS: Final = 8
@@ -136,7 +135,7 @@ async def _read_transactions(
                 if known.get(line.signature) is None:
                     nursery.start_soon(read, line.signature)
     except BaseExceptionGroup as group:
-        raise_first_failure(group)
+        raise_operator_error(group)
 
 
 # --- as a file

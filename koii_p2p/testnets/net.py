@@ -13,7 +13,8 @@ from typing import Final
 import trio
 from solders.pubkey import Pubkey
 
-from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError
+from koii_p2p.amounts import ROE_PER_KOII
+from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, raise_operator_error
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.layouts import STAKE_LAYOUT
@@ -21,14 +22,13 @@ from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import save_secret
-from koii_p2p.testnets.failures import raise_first_failure
 from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.identity import CHEATER, HONEST, NodeIdentity
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.process_mark import mark_of
 from koii_p2p.testnets.processes import KOII_P2P, PYTHON, Child, stop_all
 from koii_p2p.testnets.timing import RoundLengths, first_counted_round, lead_slots, round_lengths
-from koii_p2p.testnets.topology import ROE_PER_KOII, Topology
+from koii_p2p.testnets.topology import Topology
 
 FEE_MONEY: Final = ROE_PER_KOII
 """Roe in each wallet above its stake, for fees: a transaction costs 5000 to 10000."""
@@ -339,7 +339,7 @@ async def running_testnet(
                 try:
                     await net.start(stack, keep=keep)
                 except BaseExceptionGroup as group:
-                    raise_first_failure(group)
+                    raise_operator_error(group)
                 yield net
             finally:
                 with trio.CancelScope(shield=True):

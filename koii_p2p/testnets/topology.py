@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import koii_p2p
+from koii_p2p.amounts import ROE_PER_KOII, roe
 from koii_p2p.errors import ConfigurationError
 
-ROE_PER_KOII: Final = 10**9
 EXAMPLE_TASK: Final = Path(koii_p2p.__file__).parent.parent / "examples" / "hello_world"
 """Koii's first task; it is part of the source tree, not of an installed wheel."""
 
@@ -99,17 +99,6 @@ def load_topology(file: Path | None, flags: Mapping[str, Any]) -> Topology:
     values = {} if file is None else _read(file)
     values |= {name: value for name, value in flags.items() if value is not None}
     return Topology(**values)
-
-
-def roe(amount: str | int | Decimal) -> int:
-    """An amount in KOII as Roe. Raises ValueError for less than 1 Roe of precision, a sign or no number."""
-    try:
-        exact = Decimal(amount) * ROE_PER_KOII
-    except InvalidOperation:
-        raise ValueError(f"{amount!r} is not an amount in KOII") from None
-    if not exact.is_finite() or exact < 0 or exact != exact.to_integral_value() or exact > 2**64:
-        raise ValueError(f"{amount} KOII is not a whole number of Roe (1 KOII = 10^9 Roe)")
-    return int(exact)
 
 
 def _read(file: Path) -> dict[str, Any]:

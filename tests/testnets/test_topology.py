@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from koii_p2p.amounts import roe
 from koii_p2p.errors import ConfigurationError
-from koii_p2p.testnets.topology import EXAMPLE_TASK, Topology, load_topology, roe
+from koii_p2p.testnets.topology import EXAMPLE_TASK, Topology, load_topology
 
 FIVE = Path(__file__).parents[2] / "testnet" / "five.toml"
 
