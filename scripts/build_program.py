@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from sbf_link import LinkError, link
 
-from koii_p2p.rounds import distribution, terms
+from koii_p2p.rounds import audit_rules, distribution, terms
 from koii_p2p.settlement import instructions, layouts
 from koii_p2p.settlement.refusals import ProgramError
 
@@ -80,7 +80,7 @@ def _numbers() -> dict[str, str]:
         "STAKE_MAGIC_VALUE": layouts.STAKE_MAGIC,
     }
     task = layouts.TASK_LAYOUT
-    profile = task.field("profile")
+    audit = task.field("audit")
     numbers = {
         "LAYOUT_VERSION": layouts.VERSION,
         "ROUND_RING": layouts.ROUND_RING,
@@ -88,23 +88,30 @@ def _numbers() -> dict[str, str]:
         "ROUND_EMPTY": layouts.ROUND_EMPTY,
         "ROUND_COMMITTED": layouts.ROUND_COMMITTED,
         "ROUND_LISTED": layouts.ROUND_LISTED,
+        "ROUND_REJECTED": layouts.ROUND_REJECTED,
         "FIRST_ATTEMPT": instructions.FIRST_ATTEMPT,
+        "LAST_ATTEMPT": layouts.LAST_ATTEMPT,
         "PROOF_SIBLINGS": instructions.PROOF_SIBLINGS,
         "LEAF_LENGTH": distribution.LEAF_BYTES,
-        "TERMS_LENGTH": profile.offset + profile.size - task.field("name").offset,
+        "TERMS_LENGTH": audit.offset + audit.size - task.field("name").offset,
         "CREATE_TASK_LENGTH": instructions.CREATE_TASK_FORMAT.size,
         "FUND_LENGTH": instructions.FUND_FORMAT.size,
         "STAKE_LENGTH": instructions.STAKE_FORMAT.size,
         "ANCHOR_COMMITMENT_LENGTH": instructions.ANCHOR_COMMITMENT_FORMAT.size,
         "ANCHOR_LIST_LENGTH": instructions.ANCHOR_LIST_FORMAT.size,
+        "VETO_LENGTH": instructions.VETO_FORMAT.size,
         "SETTLE_LENGTH": instructions.SETTLE_FORMAT.size,
         "MAX_STARTING_SLOT": terms.MAX_STARTING_SLOT,
         "MAX_ROUND_TIME": terms.MAX_ROUND_TIME,
-        "BASIS_POINTS": terms.BASIS_POINTS,
-        "MAX_AUDITORS": terms.MAX_AUDITORS,
-        "MAX_FAILED_DISTRIBUTIONS": layouts.MAX_FAILED_DISTRIBUTIONS,
-        "PROFILE_HARDENED": int(terms.Profile.HARDENED),
+        "SHORTEST_AUDIT": terms.SHORTEST_AUDIT,
+        "BASIS_POINTS": audit_rules.BASIS_POINTS,
+        "MILLIONTHS": audit_rules.MILLIONTHS,
+        "MAX_AUDITORS": audit_rules.MAX_AUDITORS,
+        "MAX_WITNESS_SEATS": audit_rules.MAX_WITNESS_SEATS,
+        "MAX_FAILED_DISTRIBUTIONS": terms.MAX_FAILED_DISTRIBUTIONS,
     }
+    numbers |= {f"PROFILE_{one.name}": int(one) for one in audit_rules.Profile}
+    numbers |= {f"WEIGHTS_{one.name}": int(one) for one in audit_rules.Weights}
     return {name: f"{int.from_bytes(magic, 'little'):#x}ULL" for name, magic in magics.items()} | {
         name: f"{value}ULL" for name, value in numbers.items()
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import cbor2
 
 from koii_p2p.records.cid import cid_of
-from koii_p2p.records.envelope import external_aad, sign
+from koii_p2p.records.envelope import Verified, external_aad, sign
 from koii_p2p.records.equivocation import equivocation_of
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.payload import payload_bytes
@@ -39,6 +39,7 @@ from koii_p2p.records.schema import (
     Submission,
     Verdict,
 )
+from koii_p2p.records.seals import seal_of
 
 
 def digest(name: str) -> bytes:
@@ -72,6 +73,10 @@ def entries(count: int, evidence: bytes = b"") -> tuple[BallotEntry, ...]:
     return tuple(BallotEntry(id_, Verdict(1 + index % 3), evidence) for index, id_ in enumerate(ids))
 
 
+REVEAL = BallotReveal(digest("salt"), entries(1))
+"""What opens the sealed ballot of the valid vectors: `records.cddl` says how its seal follows."""
+
+
 def valid_bodies() -> dict[str, Body]:
     one = sign(statement(Submission("one")), GENESIS, BOB)
     other = sign(statement(Submission("other")), GENESIS, BOB)
@@ -84,7 +89,8 @@ def valid_bodies() -> dict[str, Body]:
         "ballot with evidence": Ballot(entries(2, digest("evidence"))),
         "ballot of none": Ballot(()),
         "ballot of 1024": Ballot(entries(1024)),
-        "ballot reveal": BallotReveal(digest("salt"), entries(1)),
+        "sealed ballot": Ballot(seal=seal_of(REVEAL, TASK, 7, ALICE.public_key)),
+        "ballot reveal": REVEAL,
         "challenge with a digest": Challenge(digest("submission 0"), digest("evidence")),
         "challenge with a cid": Challenge(digest("submission 0"), cid_of(b"evidence")),
         "commitment notice": CommitmentNotice(digest("commitment"), cid_of(b"bundle"), CHAIN_SIGNATURE),
@@ -100,6 +106,7 @@ def valid_bodies() -> dict[str, Body]:
 def valid() -> Iterator[Vector]:
     for name, body in valid_bodies().items():
         yield Vector(name, sign(statement(body), GENESIS, ALICE).raw)
+    yield Vector("ballot of a full audit", sign(statement(Ballot(entries(1)), seq=1), GENESIS, ALICE).raw)
     largest = Statement(TASK, U64_MAX, U64_MAX, U64_MAX, Submission("x"))
     yield Vector("largest numbers", sign(largest, GENESIS, ALICE).raw)
 
@@ -251,7 +258,9 @@ def malformed_statement() -> Iterator[Vector]:
         ("submission with half a cid", 1, payload(1, f8="x", f9=cid[:-1]), reason.BAD_CID),
         ("submission with a dag cid", 1, payload(1, f8="x", f9=b"\x01\x70" + cid[2:]), reason.BAD_CID),
         ("ballot without entries", 2, payload(2), reason.MISSING_FIELD),
-        ("sealed ballot, not of this version", 2, payload(2, f9=digest("seal")), reason.MISSING_FIELD),
+        ("ballot with a short seal", 2, payload(2, f9=digest("seal")[:-1]), reason.WRONG_LENGTH),
+        ("ballot with a long seal", 2, payload(2, f9=digest("seal") + b"\x00"), reason.WRONG_LENGTH),
+        ("ballot with a seal of text", 2, payload(2, f9="x" * 32), reason.WRONG_TYPE),
         ("ballot with a seal too", 2, payload(2, f8=[], f9=digest("seal")), reason.UNKNOWN_FIELD),
         ("ballot entries out of order", 2, payload(2, f8=ascending[::-1]), reason.NOT_SORTED),
         ("ballot votes twice", 2, payload(2, f8=[good_entry, good_entry]), reason.NOT_SORTED),
@@ -275,6 +284,8 @@ def malformed_statement() -> Iterator[Vector]:
             payload(2, f8=[[bytes(30) + index.to_bytes(2, "big"), 1, root] for index in range(1024)]),
             reason.TOO_LARGE,
         ),
+        ("reveal without votes", 3, payload(3, f8=root), reason.MISSING_FIELD),
+        ("reveal that votes twice", 3, payload(3, f8=root, f9=[good_entry, good_entry]), reason.NOT_SORTED),
         ("reveal with short salt", 3, payload(3, f8=b"salt", f9=[]), reason.WRONG_LENGTH),
         ("challenge without evidence", 4, payload(4, f8=root), reason.MISSING_FIELD),
         ("challenge with empty evidence", 4, payload(4, f8=root, f9=b""), reason.BAD_CID),
@@ -350,6 +361,11 @@ def equivocations() -> Iterator[Vector]:
     later = sign(Statement(TASK, 8, 4300, 0, Submission("other")), GENESIS, BOB)
     presences = [sign(statement(Presence((), 0, "", free), seq=free), GENESIS, BOB).raw for free in (1, 2)]
     attempts = [sign(statement(ListVote(digest("r"), True, 0), seq), GENESIS, BOB).raw for seq in (0, 1)]
+    stages = [sign(statement(Ballot(entries(1)), seq), GENESIS, BOB).raw for seq in (0, 1)]
+    accused = [Challenge(digest(f"submission {index}"), digest("evidence")) for index in (0, 1)]
+    challenges = [sign(statement(body, seq), GENESIS, BOB).raw for seq, body in enumerate(accused)]
+    sealed = sign(statement(Ballot(seal=digest("seal"))), GENESIS, BOB)
+    reveal = sign(statement(REVEAL), GENESIS, BOB)
     broken = other.raw[:-1] + bytes((other.raw[-1] ^ 1,))
     cases: dict[str, tuple[bytes, bytes, RecordReason]] = {
         "one record twice": (one.raw, one.raw, RecordReason.NOT_A_CONFLICT),
@@ -357,6 +373,9 @@ def equivocations() -> Iterator[Vector]:
         "two rounds": (one.raw, later.raw, RecordReason.NOT_A_CONFLICT),
         "two presences": (presences[0], presences[1], RecordReason.NOT_A_CONFLICT),
         "votes on two attempts": (attempts[0], attempts[1], RecordReason.NOT_A_CONFLICT),
+        "ballots of two stages": (stages[0], stages[1], RecordReason.NOT_A_CONFLICT),
+        "challenges of two numbers": (challenges[0], challenges[1], RecordReason.NOT_A_CONFLICT),
+        "a sealed ballot and its reveal": (sealed.raw, reveal.raw, RecordReason.NOT_A_CONFLICT),
         "an inner signature broken": (one.raw, broken, RecordReason.BAD_SIGNATURE),
         "an inner record cut": (one.raw, other.raw[:-1], RecordReason.TRUNCATED),
     }
@@ -367,7 +386,24 @@ def equivocations() -> Iterator[Vector]:
     yield Vector(
         "in descending order", sign(statement(body), GENESIS, ALICE).raw, RecordReason.NOT_A_CONFLICT
     )
-    yield Vector("a true one", sign(statement(equivocation_of(one, other)), GENESIS, ALICE).raw)
+    salted = sign(statement(BallotReveal(digest("other salt"), REVEAL.entries), seq=1), GENESIS, BOB)
+    true: dict[str, tuple[Verified, Verified]] = {
+        "a true one": (one, other),
+        "two open ballots of one stage": (
+            sign(statement(Ballot(entries(1)), seq=1), GENESIS, BOB),
+            sign(statement(Ballot(entries(2)), seq=1), GENESIS, BOB),
+        ),
+        "a sealed ballot and an open one": (sealed, sign(statement(Ballot(entries(1))), GENESIS, BOB)),
+        "two seals": (sealed, sign(statement(Ballot(seal=digest("other seal"))), GENESIS, BOB)),
+        "two reveals, whatever their seq": (reveal, salted),
+        "two challenges of one number": (
+            sign(statement(accused[0]), GENESIS, BOB),
+            sign(statement(accused[1]), GENESIS, BOB),
+        ),
+    }
+    for name, (first_record, second_record) in true.items():
+        evidence = equivocation_of(first_record, second_record)
+        yield Vector(name, sign(statement(evidence), GENESIS, ALICE).raw)
 
 
 FILES = {

@@ -28,6 +28,7 @@ from koii_p2p.network.settings import NetworkSettings, parse_listen, parse_peer_
 from koii_p2p.node.behaviours import Behaviour
 from koii_p2p.node.node import Node, NodeReady, NodeSettings, TaskSpec
 from koii_p2p.records.keys import SecretKey
+from koii_p2p.rounds.role import Role
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import load_secret, save_secret
 
@@ -70,6 +71,25 @@ StakeOption = Annotated[
 BehaviourOption = Annotated[
     Behaviour, typer.Option("--behaviour", help="Misbehave, to test a network. On local clusters only.")
 ]
+WitnessOption = Annotated[
+    bool,
+    typer.Option("--witness", help="Audit only: submit no work. Earns where the task pays who finds fraud."),
+]
+PatrolsOption = Annotated[
+    int,
+    typer.Option(
+        "--patrols",
+        min=0,
+        metavar="N",
+        help="Look at so many more submissions a round, and challenge what is bad.",
+    ),
+]
+CanariesOption = Annotated[
+    bool,
+    typer.Option(
+        "--canaries", help="Hand in known-bad work now and then, where the task's rules have canaries."
+    ),
+]
 ClaimOption = Annotated[
     int, typer.Option("--claim-every", min=1, metavar="ROUNDS", help="Claim rewards once in so many rounds.")
 ]
@@ -93,6 +113,9 @@ def command(
     cluster: ClusterOption = None,
     stake: StakeOption = "0",
     behaviour: BehaviourOption = Behaviour.HONEST,
+    witness: WitnessOption = False,
+    patrols: PatrolsOption = 0,
+    canaries: CanariesOption = False,
     claim_every: ClaimOption = 10,
     api_port: PortOption = None,
     mdns: MdnsOption = None,
@@ -128,6 +151,7 @@ def command(
         stake=roe_given(stake),
         claim_every=claim_every,
         behaviour=behaviour,
+        role=Role(submits=not witness, patrols=patrols, canaries=canaries),
         api_port=settings.api_port,
     )
     made = make_missing_keys(node.home)

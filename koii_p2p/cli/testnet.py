@@ -24,6 +24,8 @@ from koii_p2p.cli.status import status_line
 from koii_p2p.cli.testnet_view import View, outcome_tables
 from koii_p2p.errors import ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
+from koii_p2p.rounds.audit_rules import Profile
+from koii_p2p.testnets.audit_table import names_of
 from koii_p2p.testnets.down import take_down
 from koii_p2p.testnets.evidence import load_evidence
 from koii_p2p.testnets.folder import NetFolder, State
@@ -74,6 +76,16 @@ def up(
     k2_port: Annotated[
         int | None, typer.Option("--k2-port", help="Port of the local K2; 0 picks a free one.")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help=f"How work is audited: {', '.join(names_of(Profile))}. hardened."),
+    ] = None,
+    sealed: Annotated[
+        bool | None,
+        typer.Option(
+            "--sealed/--open", help="Ballots sealed first and revealed later, or open ones. --open."
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Go on after the check, until Ctrl-C or `testnet down`.")
     ] = False,
@@ -82,7 +94,7 @@ def up(
     """Start a local K2 and nodes, run audited rounds, and check every signature, root, outcome and balance.
 
     What an earlier testnet left in the folder is removed. The exit code is 0 only if all rounds were settled and
-    verified, honest nodes were paid and cheaters slashed, exactly.
+    verified, and every node was paid and slashed, exactly, what its behaviour leads to under the task's audit rules.
     """
     settings = _settings(ctx.obj)
     flags = {
@@ -94,6 +106,8 @@ def up(
         "bounty": None if bounty is None else roe_given(bounty),
         "task": task,
         "k2_port": k2_port,
+        "profile": profile,
+        "sealed": sealed,
     }
     topology = load_topology(file, flags)
     place = _folder(folder)

@@ -17,7 +17,14 @@ from koii_p2p.testnets.outcome import NodeOutcome, Outcome, TransactionLine
 from koii_p2p.testnets.watch import RoundSnapshot, Snapshot, changes
 
 SHOWN_NODES = 24
-STYLES = {"APPROVED": "green", "REJECTED": "red", "UNDECIDED": "yellow", "UNAVAILABLE": "yellow"}
+STYLES = {
+    "APPROVED": "green",
+    "REJECTED": "red",
+    "EQUIVOCATED": "red",
+    "UNDECIDED": "yellow",
+    "UNAVAILABLE": "yellow",
+    "CANARY": "cyan",
+}
 
 
 class View:
@@ -82,7 +89,8 @@ def live_table(net: RunningNet, snapshot: Snapshot) -> RenderableType:
     vault = "" if snapshot.vault is None else f"   vault {koii(snapshot.vault)}"
     head = Text(f"slot {snapshot.slot}   {when}{vault}", style="bold")
     rounds = table(
-        ("round", "phase", "submitted", "voted", "outcomes", "commitment", "list", "settled"), rows
+        ("round", "phase", "submitted", "voted", "disputes", "outcomes", "commitment", "list", "settled"),
+        rows,
     )
     return Group(head, Text(), rounds, Text(), _nodes(net, snapshot))
 
@@ -92,17 +100,35 @@ def _round_row(seen: RoundSnapshot, nodes: int) -> tuple[object, ...]:
         f"{list(seen.outcomes.values()).count(name)} {name.lower()}"
         for name in sorted(set(seen.outcomes.values()))
     ]
-    listed = f"{seen.list_root[:12]} ({seen.list_agree} agree)" if seen.list_root else "-"
+    against = f", {seen.list_disagree} not" if seen.list_disagree else ""
+    listed = f"{seen.list_root[:12]} ({seen.list_agree} agree{against})" if seen.list_root else "-"
     return (
         seen.number,
         seen.phase,
         f"{len(seen.submitted)}/{seen.roster or nodes}",
         f"{len(seen.voted)}/{seen.roster or nodes}",
+        disputes(seen) or "-",
         ", ".join(counts) or "-",
         (seen.commitment or "-")[:12],
         listed,
         "yes" if seen.settled else "-",
     )
+
+
+def disputes(seen: RoundSnapshot) -> str:
+    """What is disputed in a round: accusations, full votes, challenges, convictions, attempts; empty if nothing."""
+    parts = []
+    if seen.accused:
+        parts.append(f"{len(seen.accused)} accused")
+    if seen.full_votes:
+        parts.append(f"{len(seen.full_votes)} voted in full")
+    if seen.challenges:
+        parts.append(f"{seen.challenges} challenged")
+    if seen.convicted:
+        parts.append(f"{len(seen.convicted)} convicted")
+    if seen.attempt or seen.rejected:
+        parts.append(f"attempt {seen.attempt}{' rejected' if seen.rejected else ''}")
+    return ", ".join(parts)
 
 
 def _nodes(net: RunningNet, snapshot: Snapshot) -> RenderableType:
@@ -116,7 +142,7 @@ def _nodes(net: RunningNet, snapshot: Snapshot) -> RenderableType:
         rows.append(
             (
                 node.name,
-                node.identity.behaviour if node.running else "ended",
+                node.identity.role if node.running else "ended",
                 koii(snapshot.stakes.get(key, 0)),
                 koii(snapshot.paid.get(key, 0)),
                 "  ".join(mark.lower() for mark in marks),
@@ -139,6 +165,8 @@ def outcome_tables(outcome: Outcome, seconds: float | None = None) -> Renderable
         _outcome_transactions(outcome),
         Text(),
     ]
+    if outcome.remarks:
+        parts += [*(Text(remark) for remark in outcome.remarks), Text()]
     parts += [Text(f"wrong: {finding}", style="red") for finding in outcome.report.findings]
     parts += [Text(f"not as expected: {failure}", style="yellow") for failure in outcome.failures]
     rounds, verified = len(outcome.report.rounds) - outcome.first, outcome.report.verified
@@ -161,8 +189,8 @@ def _outcome_nodes(outcome: Outcome) -> RenderableType:
         verdicts = [_verdict(row, place) for place in range(len(rounds))]
         made.add_row(
             row.node.name,
-            row.node.behaviour,
-            f"{row.submitted}/{row.in_roster}",
+            row.node.role,
+            "-" if row.node.witness else f"{row.submitted}/{row.in_roster}",
             f"{row.audited}/{row.audits_due}",
             *verdicts,
             koii(row.paid),
@@ -206,4 +234,5 @@ def _outcome_transactions(outcome: Outcome) -> RenderableType:
 
 def _line(line: TransactionLine) -> tuple[object, ...]:
     fee = "-" if line.fee is None else koii(line.fee)
-    return line.round, line.what, line.signature, line.slot, fee, line.by
+    what = f"{line.what} (attempt {line.attempt})" if line.attempt else line.what
+    return line.round, what, line.signature, line.slot, fee, line.by

@@ -92,7 +92,7 @@ def decode_records(data: bytes, limits: Limits) -> tuple[bytes, ...]:
     records = _map(data, limits.response_bytes).get(0)
     if not isinstance(records, list) or len(records) > limits.round_records:
         raise ExchangeError("The records are not a list of bounded length.")
-    if not all(isinstance(raw, bytes) and len(raw) <= limits.record_bytes for raw in records):
+    if not all(isinstance(raw, bytes) and len(raw) <= limits.equivocation_bytes for raw in records):
         raise ExchangeError("A record is not a byte string of bounded length.")
     return tuple(records)
 

@@ -31,6 +31,8 @@ from koii_p2p.node.slots import SlotClock
 from koii_p2p.node.supervisor import OnFailure, Service, Supervisor
 from koii_p2p.node.task_service import TaskService, TaskSettings, TaskStores
 from koii_p2p.node.views import base58, peer_view, plain, round_brief, round_view
+from koii_p2p.rounds.engine import SUBMITTER
+from koii_p2p.rounds.role import Role
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.artifacts import Artifact, Artifacts
@@ -69,6 +71,7 @@ class NodeSettings:
     stake: int = 0
     claim_every: int = 10
     behaviour: Behaviour = Behaviour.HONEST
+    role: Role = SUBMITTER
     api_host: str = "127.0.0.1"
     api_port: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -211,7 +214,7 @@ class Node:
             runner=runner,
             stores=self._stores,
             slots=self._slots,
-            settings=TaskSettings(settings.behaviour, settings.claim_every),
+            settings=TaskSettings(settings.behaviour, settings.role, settings.claim_every),
             random_source=random.Random(),
             limits=settings.limits,
         )

@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from hashlib import sha256
 
 import structlog
 import trio
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from koii_p2p.errors import ChainError, OperatorError
+from koii_p2p.errors import ChainError
 from koii_p2p.limits import Limits
 from koii_p2p.network.gossip import GossipVerdict
 from koii_p2p.network.network import Network
-from koii_p2p.network.requests import RequestFailed
-from koii_p2p.node import exchange
-from koii_p2p.node.behaviours import Behaviour, submitted_value
-from koii_p2p.node.slots import SlotClock
-from koii_p2p.records.envelope import Verified
+from koii_p2p.node import behaviours, exchange
+from koii_p2p.node.behaviours import Behaviour
+from koii_p2p.node.own_words import OwnWords
+from koii_p2p.node.pulling import PEER_FAULTS, Puller
+from koii_p2p.node.recalling import Recall
+from koii_p2p.node.slots import HOLDOVER_SECONDS, SlotClock
+from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import Kind, Presence, Statement
+from koii_p2p.records.seals import decode_opening, encode_opening
 from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Source
-from koii_p2p.rounds.engine import RoundEngine
+from koii_p2p.rounds.engine import SUBMITTER, RoundEngine
 from koii_p2p.rounds.events import Action, Event
-from koii_p2p.rounds.range_messages import ReconcileError
 from koii_p2p.rounds.reconcile import Reconciler
+from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.roster import roster_at
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.interface import Settlement, TaskState
-from koii_p2p.settlement.refusals import AlreadyAnchored
+from koii_p2p.settlement.refusals import AlreadyAnchored, AlreadyVetoed
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.faults import StorageError
-from koii_p2p.storage.journal import AlreadySigned, BelowFloor, SigningJournal
+from koii_p2p.storage.journal import BelowFloor, SigningJournal
 from koii_p2p.storage.record_log import RecordLog
 from koii_p2p.tasks.runner import TaskRunner
 from koii_p2p.tasks.runner import TaskStatistics as RunnerStatistics
 
 log = structlog.get_logger(__name__)
 
+_PRIVATE = b"koii-p2p/1 private"
+
 PRESENCE_SECONDS = 20.0
-RECONCILE_PEERS = 3
-ARTIFACT_PEERS = 4
 CHAIN_POLL_SLOTS = 5
 CHAIN_POLL_SECONDS = 0.5
 """The chain is read every `CHAIN_POLL_SLOTS` slots, but not more often than this."""
@@ -54,6 +57,9 @@ CHAIN_POLL_SECONDS = 0.5
 TOPIC_OF_KIND = {
     Kind.SUBMISSION: "submissions",
     Kind.BALLOT: "audits",
+    Kind.BALLOT_REVEAL: "audits",
+    Kind.CHALLENGE: "audits",
+    Kind.EQUIVOCATION: "audits",
     Kind.COMMITMENT_NOTICE: "audits",
     Kind.LIST_NOTICE: "audits",
     Kind.LIST_VOTE: "audits",
@@ -63,9 +69,6 @@ TOPICS = ("submissions", "audits", "presence")
 
 ANCHORED = (Artifact.COMMITMENT, Artifact.BUNDLE, Artifact.LIST)
 PROPOSED = (Artifact.PROPOSED_COMMITMENT, Artifact.PROPOSED_BUNDLE, Artifact.PROPOSED_LIST)
-
-PEER_FAULTS = (OperatorError, RequestFailed, ReconcileError, exchange.ExchangeError)
-"""What may go wrong with a peer, the chain or a task, and costs no more than what was being done."""
 
 VERDICTS = {
     Judgement.ACCEPT: GossipVerdict.ACCEPT,
@@ -88,6 +91,7 @@ class TaskSettings:
     """`claim_every`: rounds between claims of our own reward; slashes are proved as they fall due."""
 
     behaviour: Behaviour = Behaviour.HONEST
+    role: Role = SUBMITTER
     claim_every: int = 10
 
 
@@ -120,7 +124,14 @@ class TaskService:
     ) -> None:
         self.terms = terms
         self.name = str(Pubkey(terms.task))
-        self.engine = RoundEngine(terms, genesis, secret.public_key, limits=limits)
+        self.engine = RoundEngine(
+            terms,
+            genesis,
+            secret.public_key,
+            private=sha256(_PRIVATE + secret.seed).digest(),
+            role=settings.role,
+            limits=limits,
+        )
         self.state: TaskState | None = None
         self._genesis = genesis
         self._secret = secret
@@ -132,6 +143,18 @@ class TaskService:
         self._settings = settings
         self._random = random_source
         self._limits = limits
+        self._puller = Puller(
+            terms.task,
+            self.engine,
+            network,
+            random_source,
+            limits,
+            keep=self._keep,
+            handle=self._handle,
+            failed=self._count_failure,
+        )
+        self._own_words = OwnWords(genesis, secret, stores.journal)
+        self._recall = Recall(self.engine, network, self._puller, self._catch_up)
         self._doing: set[Action] = set()
         self._done: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -151,9 +174,11 @@ class TaskService:
             try:
                 await nursery.start(self._runner.run)
                 self._handle(events.SlotAdvanced(self._slots.now()))
+                self._begin()
                 self._restore()
                 await self._read_chain()
                 await self._join_topics()
+                nursery.start_soon(self._recall.run)
                 nursery.start_soon(self._follow_slots)
                 nursery.start_soon(self._follow_chain)
                 nursery.start_soon(self._announce)
@@ -176,6 +201,24 @@ class TaskService:
             for raw, slot in self._stores.records.of_round(self.terms.task, number):
                 # As from reconciliation: some came that way, after their windows.
                 self.engine.receive(raw, Source.SYNC, slot)
+            opening = self._stores.artifacts.get(self.terms.task, number, Artifact.OPENING)
+            if opening is not None:
+                self._handle(events.OpeningRead(number, decode_opening(opening)))
+
+    def _begin(self) -> None:
+        """Note from when on our key speaks here, and nowhere else: before a word of it is heard from a peer."""
+        slot, period = self.engine.slot, self.terms.clock.period(self.engine.slot)
+        self._own_words.begin(slot, period, int(HOLDOVER_SECONDS / self._slots.slot_seconds))
+        self._recall.begin()
+
+    def _catch_up(self, numbers: Iterable[int]) -> None:
+        if self._listens:
+            self._own_words.catch_up(self.engine, numbers)
+
+    @property
+    def _listens(self) -> bool:
+        """Whether this node listens for words of its key that it didn't say. One that lies twice would hear itself."""
+        return self._settings.behaviour is not Behaviour.EQUIVOCATING
 
     def statistics(self) -> TaskStatistics:
         """Counters for `status`, metrics and tests."""
@@ -188,6 +231,7 @@ class TaskService:
     # --- facts into the engine
 
     def _handle(self, event: Event) -> None:
+        behaviours.excuse_own_lies(self._settings.behaviour, self.engine, self._secret.public_key)
         self._dispatch(self.engine.handle(event))
 
     async def _follow_slots(self) -> None:
@@ -197,6 +241,9 @@ class TaskService:
             if not self._slots.trusted:
                 continue
             self._handle(events.SlotAdvanced(slot))
+            if self._settings.behaviour is Behaviour.HONEST:
+                self._own_words.refuse_doubles(self.engine)
+            self._misbehave()
             if self.terms.clock.period(slot) > period:
                 period = self.terms.clock.period(slot)
                 self._forget(period)
@@ -251,11 +298,13 @@ class TaskService:
 
     def _keep(self, record: Verified) -> None:
         body = record.statement.body
-        if isinstance(body, Presence):
-            if record.author != self._secret.public_key:
-                self._network.learn(record.author, body.addresses)
-            return
         try:
+            if self._listens:
+                self._own_words.hear(record)
+            if isinstance(body, Presence):
+                if record.author != self._secret.public_key:
+                    self._network.learn(record.author, body.addresses)
+                return
             self._stores.records.put(record, self.engine.slot)
         except StorageError as error:
             # We may be inside the network's read loop, which contains errors; this one must end the node.
@@ -268,12 +317,14 @@ class TaskService:
     # --- actions out of the engine
 
     def _dispatch(self, actions: list[Action]) -> None:
-        if self._nursery is None:
-            return
         for action in actions:
-            if action not in self._doing:
-                self._doing.add(action)
-                self._nursery.start_soon(self._perform, action)
+            if not behaviours.withholds(self._settings.behaviour, action):
+                self._start(action)
+
+    def _start(self, action: Action) -> None:
+        if self._nursery is not None and action not in self._doing:
+            self._doing.add(action)
+            self._nursery.start_soon(self._perform, action)
 
     async def _perform(self, action: Action) -> None:
         name = type(action).__name__
@@ -305,7 +356,10 @@ class TaskService:
             case events.RunTask():
                 await self._runner.task(action.round)
             case events.MakeSubmission():
-                value = submitted_value(self._settings.behaviour, await self._runner.submission(action.round))
+                made = await self._runner.submission(action.round)
+                value = behaviours.submitted_value(self._settings.behaviour, made)
+                if action.canary:
+                    value = behaviours.bad_value(made)
                 self._handle(events.SubmissionMade(action.round, value))
             case events.AuditSubmission():
                 verdict, detail = await self._runner.audit(action.value, action.round, action.author)
@@ -319,12 +373,12 @@ class TaskService:
                 if amounts is not None:
                     self._handle(events.DistributionMade(action.round, amounts))
             case events.SignAndPublish():
-                await self._sign_and_publish(action.statement)
+                await self._sign_and_publish(action)
             case events.Reconcile():
-                await self._ask_peers(RECONCILE_PEERS, partial(self._pull_records, action.round))
+                await self._puller.records(action.round)
             case events.FetchArtifacts():
                 self._read_own_artifacts(action.round)
-                await self._ask_peers(ARTIFACT_PEERS, partial(self._pull_artifacts, action.round))
+                await self._puller.artifacts(action.round)
             case events.KeepArtifacts():
                 parts = (action.commitment, action.bundle, action.list)
                 self._store(action.round, dict(zip(ANCHORED, parts, strict=True)))
@@ -334,6 +388,8 @@ class TaskService:
                 await self._anchor_commitment(action)
             case events.AnchorList():
                 await self._anchor_list(action)
+            case events.Veto():
+                await self._veto(action)
             case events.RoundSettled():
                 await self._settle(action)
 
@@ -343,87 +399,41 @@ class TaskService:
         if await self._settlement.slot() < opens:
             return
         histories = await self._settlement.stakes(self.terms.task)
-        roster = roster_at(histories, action.round, self.terms.clock, self.terms.minimum_stake)
+        roster = roster_at(histories, action.round, self.terms)
         self._handle(events.RosterRead(roster))
 
-    async def _sign_and_publish(self, statement: Statement) -> None:
-        journal = self._stores.journal
-        try:
-            record = journal.sign(statement, self._genesis, self._secret)
-        except AlreadySigned as refused:
-            # What was promised once is said again to the letter: never a second, different record.
-            place = refused.place
-            earlier = journal.statement_of(place.task, place.round, place.kind, attempt=place.attempt)
-            if earlier is None:
-                raise
-            record = journal.sign(earlier, self._genesis, self._secret)
+    async def _sign_and_publish(self, action: events.SignAndPublish) -> None:
+        statement = action.statement
+        if statement.kind is not Kind.PRESENCE:
+            await self._recall.known(statement.round)
+            self._catch_up([statement.round])
+            if self._listens:
+                self._own_words.refuse_doubles(self.engine)
+        if action.opening is not None and self.artifact(statement.round, Artifact.OPENING) is None:
+            self._store(statement.round, {Artifact.OPENING: encode_opening(action.opening)})
+        record = self._own_words.sign(statement)
         _judgement, accepted = self.engine.receive(record.raw, Source.OWN)
         if accepted is not None:
             self._keep(accepted)
+        await self._publish(record)
+        second = behaviours.second_statement(self._settings.behaviour, statement)
+        if second is not None:
+            await self._publish(sign(second, self._genesis, self._secret))
+
+    async def _publish(self, record: Verified) -> None:
         await self._network.publish(self._topic(TOPIC_OF_KIND[record.kind]), record.raw)
+
+    def _misbehave(self) -> None:
+        behaviour, key = self._settings.behaviour, self._secret.public_key
+        for statement in behaviours.late_accusations(behaviour, self.engine, key):
+            self._start(events.SignAndPublish(statement))
+        for action in behaviours.hasty_commitments(behaviour, self.engine):
+            self._start(action)
 
     def _store(self, number: int, found: Mapping[Artifact, bytes | None]) -> None:
         for kind, data in found.items():
             if data is not None:
                 self._stores.artifacts.put(self.terms.task, number, kind, data)
-
-    # --- asking peers
-
-    async def _ask_peers(self, count: int, ask: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-        keys = sorted(peer.key for peer in self._network.peers())
-        async with trio.open_nursery() as nursery:
-            for key in self._random.sample(keys, min(count, len(keys))):
-                nursery.start_soon(self._ask_one, key, ask)
-
-    async def _ask_one(self, key: bytes, ask: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await ask(key)
-        except PEER_FAULTS as error:
-            self._count_failure("ask peer", error)
-
-    async def _request(self, key: bytes, protocol: str, payload: bytes) -> bytes:
-        return await self._network.request(key, protocol, payload, deadline=self._limits.request_deadline)
-
-    async def _pull_records(self, number: int, key: bytes) -> None:
-        """Find out which records of a round a peer has and we lack, and get them as they become known."""
-        reconciler = Reconciler(self.engine.item_set(number), self._limits)
-        question: bytes | None = reconciler.initiate()
-        while question is not None:
-            payload = exchange.encode_reconcile(self.terms.task, number, question)
-            step = reconciler.receive(await self._request(key, exchange.RECONCILE_PROTOCOL, payload))
-            for start in range(0, len(step.have), self._limits.records_per_request):
-                await self._fetch_records(
-                    number, key, step.have[start : start + self._limits.records_per_request]
-                )
-            question = step.message
-
-    async def _fetch_records(self, number: int, key: bytes, ids: tuple[bytes, ...]) -> None:
-        # Another peer may have sent some of them meanwhile.
-        lacking = tuple(record_id for record_id in ids if self.engine.lacks(number, record_id))
-        if not lacking:
-            return
-        wanted = exchange.RecordsRequest(self.terms.task, number, lacking)
-        reply = await self._request(key, exchange.RECORDS_PROTOCOL, exchange.encode_records_request(wanted))
-        for count, raw in enumerate(exchange.decode_records(reply, self._limits)):
-            _judgement, record = self.engine.receive(raw, Source.SYNC)
-            if record is not None:
-                self._keep(record)
-            if count % 64 == 63:
-                await trio.lowlevel.checkpoint()
-
-    async def _pull_artifacts(self, number: int, key: bytes) -> None:
-        payload = exchange.encode_artifacts_request(self.terms.task, number)
-        reply = await self._request(key, exchange.ARTIFACTS_PROTOCOL, payload)
-        found = exchange.decode_artifacts(reply, self._limits)
-        self._handle(events.ArtifactsRead(number, found.commitment, found.bundle, found.list))
-
-    async def _pull_presences(self, key: bytes) -> None:
-        payload = exchange.encode_presence_request(self.terms.task)
-        reply = await self._request(key, exchange.PRESENCE_PROTOCOL, payload)
-        for raw in exchange.decode_records(reply, self._limits):
-            _judgement, record = self.engine.receive(raw, Source.SYNC, kinds=frozenset({Kind.PRESENCE}))
-            if record is not None:
-                self._keep(record)
 
     # --- answering peers
 
@@ -458,18 +468,22 @@ class TaskService:
                 period = self.terms.clock.period(slot)
                 statement = Statement(self.terms.task, period, slot, slot, body)
                 self._dispatch([events.SignAndPublish(statement)])
-            await self._ask_peers(1, self._pull_presences)
+            await self._puller.presences()
             await trio.sleep(PRESENCE_SECONDS * (0.5 + self._random.random()))
 
     # --- anchors and settlement
 
-    async def _anchor_commitment(self, action: events.AnchorCommitment) -> None:
+    async def _anchor_commitment(self, asked: events.AnchorCommitment) -> None:
+        behaviour, key = self._settings.behaviour, self._secret.public_key
+        action = behaviours.committed_instead(behaviour, asked, self.engine, key)
         self._store(
             action.round,
             {Artifact.PROPOSED_COMMITMENT: action.commitment, Artifact.PROPOSED_BUNDLE: action.bundle},
         )
         try:
-            receipt = await self._settlement.anchor_commitment(self.terms.task, action.round, action.digest)
+            receipt = await self._settlement.anchor_commitment(
+                self.terms.task, action.round, action.digest, action.attempt
+            )
         except AlreadyAnchored:
             log.info("the round was committed by another leader", task=self.name, round=action.round)
         else:
@@ -482,7 +496,12 @@ class TaskService:
         self._store(action.round, {Artifact.PROPOSED_LIST: action.list})
         try:
             receipt = await self._settlement.anchor_list(
-                self.terms.task, action.round, action.root, action.reward_total, action.slash_total
+                self.terms.task,
+                action.round,
+                action.root,
+                action.reward_total,
+                action.slash_total,
+                action.attempt,
             )
         except AlreadyAnchored:
             log.info("the list was anchored by another leader", task=self.name, round=action.round)
@@ -492,11 +511,20 @@ class TaskService:
             self._handle(events.ListAnchored(action.round, signature))
         self._chain_stale.set()
 
+    async def _veto(self, action: events.Veto) -> None:
+        try:
+            receipt = await self._settlement.veto(self.terms.task, action.round, action.attempt)
+        except AlreadyVetoed:
+            log.info("the list was rejected without us", task=self.name, round=action.round)
+        else:
+            log.info("vetoed", task=self.name, round=action.round, signature=receipt.signature)
+        self._chain_stale.set()
+
     async def _settle(self, action: events.RoundSettled) -> None:
         """Prove to K2 what the list takes from others, in leader order, and claim our own reward when it is time."""
         if action.rank is None:
             return
-        opens = self.terms.clock.settles_at(action.round) + 1
+        opens = self.terms.clock.settles_at(action.round, action.attempt) + 1
         await self._sleep_until(opens)
         if (action.round + 1) % self._settings.claim_every == 0:
             await self._settle_leaves(action, [self._secret.public_key])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -11,9 +12,12 @@ from solders.pubkey import Pubkey
 
 from koii_p2p.network.network import PeerInfo
 from koii_p2p.records.envelope import Verified
-from koii_p2p.records.schema import Ballot, Kind, Submission
+from koii_p2p.records.schema import Ballot, Challenge, Kind, Submission
 from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.eligibility import DRAWN, FULL_AUDIT
 from koii_p2p.rounds.engine import RoundEngine
+from koii_p2p.rounds.objections import ListObjection
+from koii_p2p.rounds.round_records import entries_of
 from koii_p2p.rounds.round_state import RoundState
 
 SHOWN_VALUE = 80
@@ -46,7 +50,7 @@ def peer_view(peer: PeerInfo) -> dict[str, Any]:
 def round_brief(task: str, engine: RoundEngine, state: RoundState) -> dict[str, Any]:
     """One round in one line: where it stands and what K2 holds of it."""
     anchored = engine.anchored(state.round)
-    agree, disagree = state.list_votes()
+    votes = [vote.agree for vote in state.list_votes().values()]
     return {
         "task": task,
         "round": state.round,
@@ -57,7 +61,7 @@ def round_brief(task: str, engine: RoundEngine, state: RoundState) -> dict[str, 
         "outcomes": _outcome_counts(state),
         "commitment": None if anchored is None else anchored.commitment.hex(),
         "list_root": None if anchored is None or anchored.list_root is None else anchored.list_root.hex(),
-        "list_votes": {"agree": agree, "disagree": disagree},
+        "list_votes": {"agree": votes.count(True), "disagree": votes.count(False)},
         "settled": state.settled,
     }
 
@@ -87,9 +91,14 @@ def round_view(task: str, engine: RoundEngine, state: RoundState) -> dict[str, A
             {**_record(record), "value": _value(record), "outcome": _name(outcomes.get(record.author))}
             for record in submissions
         ],
-        "votes": [
-            {**_record(record), "verdicts": _verdicts(record, authors)}
-            for record in state.of_kind(Kind.BALLOT)
+        "votes": [_ballot(record, authors) for record in _ballots(state, DRAWN)],
+        "full_audit": {
+            "accused": sorted(base58(author) for author in state.disputed(engine.terms).values()),
+            "votes": [_ballot(record, authors) for record in _ballots(state, FULL_AUDIT)],
+        },
+        "challenges": [
+            {**_record(record), "of": _challenged(record, authors)}
+            for record in state.of_kind(Kind.CHALLENGE)
         ],
         "auditors": {}
         if state.commitment is None
@@ -98,9 +107,34 @@ def round_view(task: str, engine: RoundEngine, state: RoundState) -> dict[str, A
         if state.amounts is None
         else {base58(key): amount for key, amount in sorted(state.amounts.items())},
         "anchors": _anchors(engine.anchored(state.round)),
+        "attempt": state.attempt,
+        "objection": state.objection.name,
+        "list_objections": {
+            base58(author): ListObjection(vote.reason).name
+            for author, vote in sorted(state.list_votes().items())
+            if not vote.agree and vote.reason in set(ListObjection)
+        },
         "omitted": [record_id.hex() for record_id in state.omitted],
-        "equivocations": [base58(author) for _place, author in state.equivocations],
+        "equivocations": sorted({base58(author) for _place, author in state.equivocations}),
+        "convicted": {
+            base58(offender): record.id.hex() for offender, record in sorted(state.evidence.items())
+        },
+        "signed": [
+            {"raw": base64.b64encode(record.raw).decode(), "timely": record.id in state.timely}
+            for record in _signed(state)
+        ],
     }
+
+
+def _signed(state: RoundState) -> Iterator[Verified]:
+    """What is said outside the bundle, for whoever wants to prove or explain it: notices, list votes, and submissions
+    that the commitment lacks; all of them while there is none."""
+    for kind in (Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE, Kind.LIST_VOTE):
+        yield from state.of_kind(kind)
+    committed = state.built.records.submissions if state.built else {}
+    for record in state.of_kind(Kind.SUBMISSION):
+        if record.author not in committed:
+            yield record
 
 
 def _outcome_counts(state: RoundState) -> dict[str, int] | None:
@@ -123,15 +157,33 @@ def _value(record: Verified) -> str:
     return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "…"
 
 
-def _verdicts(record: Verified, authors: Mapping[bytes, bytes]) -> dict[str, str]:
+def _ballots(state: RoundState, stage: int) -> Iterator[Verified]:
+    """What says the votes of one stage: open ballots, the reveals of sealed ones, and sealed ones not yet revealed."""
+    for record in state.of_kind(Kind.BALLOT):
+        if record.statement.seq == stage:
+            reveal = state.of_author(Kind.BALLOT_REVEAL, record.author) if _is_sealed(record) else None
+            yield reveal or record
+
+
+def _is_sealed(record: Verified) -> bool:
     body = record.statement.body
-    entries = body.entries if isinstance(body, Ballot) else ()
-    return {
+    return isinstance(body, Ballot) and body.seal is not None
+
+
+def _ballot(record: Verified, authors: Mapping[bytes, bytes]) -> dict[str, Any]:
+    verdicts = {
         base58(authors[entry.submission_id])
         if entry.submission_id in authors
         else entry.submission_id.hex(): entry.verdict.name
-        for entry in entries
+        for entry in entries_of(record)
     }
+    return {**_record(record), "sealed": _is_sealed(record), "verdicts": verdicts}
+
+
+def _challenged(record: Verified, authors: Mapping[bytes, bytes]) -> str:
+    body = record.statement.body
+    submission_id = body.submission_id if isinstance(body, Challenge) else b""
+    return base58(authors[submission_id]) if submission_id in authors else submission_id.hex()
 
 
 def _anchors(anchored: AnchoredRound | None) -> dict[str, Any] | None:
@@ -146,6 +198,9 @@ def _anchors(anchored: AnchoredRound | None) -> dict[str, Any] | None:
         "list_root": anchored.list_root.hex() if anchored.list_root is not None else None,
         "list_slot": anchored.list_slot if listed else None,
         "list_by": base58(anchored.list_by) if anchored.list_by is not None else None,
+        "veto_stake": anchored.veto_stake,
+        "rejected": anchored.rejected,
+        "barred": [base58(key) for key in anchored.barred],
         "reward_total": anchored.reward_total,
         "slash_total": anchored.slash_total,
     }

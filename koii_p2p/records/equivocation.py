@@ -8,8 +8,10 @@ from koii_p2p.records.envelope import Verified, decode_record, verify
 from koii_p2p.records.reasons import RecordError, RecordReason
 from koii_p2p.records.schema import Equivocation, Kind, Statement
 
-ONCE_PER_ROUND: Final = frozenset({Kind.SUBMISSION, Kind.BALLOT, Kind.BALLOT_REVEAL})
-ONCE_PER_ATTEMPT: Final = frozenset({Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE, Kind.LIST_VOTE})
+ONCE_PER_ROUND: Final = frozenset({Kind.SUBMISSION, Kind.BALLOT_REVEAL})
+ONCE_PER_ATTEMPT: Final = frozenset(
+    {Kind.BALLOT, Kind.CHALLENGE, Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE, Kind.LIST_VOTE}
+)
 
 
 class Place(NamedTuple):
@@ -24,8 +26,9 @@ class Place(NamedTuple):
 def place_of(statement: Statement) -> Place | None:
     """Return the place that a statement occupies, or None for kinds that may be stated again and again.
 
-    Submissions, ballots and reveals: one per round, whatever their `seq`. Notices and list votes: one per
-    round and attempt, which is their `seq`. Challenges, equivocations and presences occupy none.
+    Submissions and reveals: one per round, whatever their `seq`. Ballots: one per stage of the audit; challenges:
+    one per number; notices and list votes: one per attempt: all of these are their `seq`. Equivocations and
+    presences occupy none.
     """
     if statement.kind in ONCE_PER_ROUND:
         return Place(statement.task, statement.round, statement.kind, 0)

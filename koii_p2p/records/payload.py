@@ -44,10 +44,12 @@ def payload_bytes(statement: Statement) -> bytes:
             fields[8] = value
             if data_cid is not None:
                 fields[9] = data_cid
-        case Ballot(entries):
-            fields[8] = _entry_arrays(entries)
+        case Ballot(entries, None):
+            fields[8] = entry_arrays(entries)
+        case Ballot(_, seal):
+            fields[9] = seal
         case BallotReveal(salt, entries):
-            fields |= {8: salt, 9: _entry_arrays(entries)}
+            fields |= {8: salt, 9: entry_arrays(entries)}
         case Challenge(submission_id, evidence):
             fields |= {8: submission_id, 9: evidence}
         case CommitmentNotice(digest, bundle_cid, signature):
@@ -158,8 +160,8 @@ def _read_presence(fields: _Fields) -> Presence:
 
 _READERS: Final[dict[Kind, Callable[[_Fields], Body]]] = {
     Kind.SUBMISSION: _read_submission,
-    Kind.BALLOT: lambda f: Ballot(_read_entries(f.array(8))),
-    Kind.BALLOT_REVEAL: lambda f: BallotReveal(f.octets(8), _read_entries(f.array(9))),
+    Kind.BALLOT: lambda f: Ballot(seal=f.octets(9)) if 9 in f else Ballot(read_entries(f.array(8))),
+    Kind.BALLOT_REVEAL: lambda f: BallotReveal(f.octets(8), read_entries(f.array(9))),
     Kind.CHALLENGE: lambda f: Challenge(f.octets(8), f.octets(9)),
     Kind.COMMITMENT_NOTICE: lambda f: CommitmentNotice(f.octets(8), f.octets(9), f.octets(10)),
     Kind.LIST_NOTICE: lambda f: ListNotice(f.octets(8), f.octets(9), f.uint(10), f.uint(11), f.octets(12)),
@@ -169,11 +171,13 @@ _READERS: Final[dict[Kind, Callable[[_Fields], Body]]] = {
 }
 
 
-def _entry_arrays(entries: tuple[BallotEntry, ...]) -> list[list[object]]:
+def entry_arrays(entries: tuple[BallotEntry, ...]) -> list[list[object]]:
+    """Votes as they are encoded: [[submission id, verdict, evidence], ...]."""
     return [[entry.submission_id, int(entry.verdict), entry.evidence] for entry in entries]
 
 
-def _read_entries(arrays: list[object]) -> tuple[BallotEntry, ...]:
+def read_entries(arrays: list[object]) -> tuple[BallotEntry, ...]:
+    """Inverse of `entry_arrays`. Raises `RecordError`."""
     check_entry_count(len(arrays))
     return tuple(_read_entry(array) for array in arrays)
 

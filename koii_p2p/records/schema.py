@@ -80,12 +80,20 @@ class BallotEntry:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """All votes of one auditor in one round, in ascending order of submission id, each submission once."""
+    """All votes of one auditor at one stage of a round, in ascending order of submission id, each submission once.
+
+    A sealed ballot has a `seal` (32 bytes, see `seals.py`) instead of entries. `seq` 0 of its statement is the ballot
+    of those drawn, 1 that of a full audit.
+    """
 
     kind: ClassVar[Kind] = Kind.BALLOT
-    entries: tuple[BallotEntry, ...]
+    entries: tuple[BallotEntry, ...] = ()
+    seal: bytes | None = None
 
     def __post_init__(self) -> None:
+        if self.seal is not None:
+            _check_length(self.seal, DIGEST_BYTES)
+            check_entry_count(len(self.entries), 0)
         _check_entries(self.entries)
 
 
@@ -243,10 +251,10 @@ def _check_entries(entries: tuple[BallotEntry, ...]) -> None:
             raise RecordError(RecordReason.NOT_SORTED)
 
 
-def check_entry_count(count: int) -> None:
-    """Raise `RecordError(TOO_MANY)` for more votes than a ballot may hold."""
-    if count > LIMITS.ballot_entries:
-        raise RecordError(RecordReason.TOO_MANY, f"{count} votes; {LIMITS.ballot_entries} are allowed.")
+def check_entry_count(count: int, most: int = LIMITS.ballot_entries) -> None:
+    """Raise `RecordError(TOO_MANY)` for more votes than a ballot may hold; a sealed one holds none."""
+    if count > most:
+        raise RecordError(RecordReason.TOO_MANY, f"{count} votes; {most} are allowed.")
 
 
 def _check_length(value: bytes, length: int) -> None:

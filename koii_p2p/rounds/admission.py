@@ -10,10 +10,19 @@ from koii_p2p.limits import Limits
 from koii_p2p.records.envelope import Envelope, Verified, verify
 from koii_p2p.records.equivocation import Place, conflict, place_of
 from koii_p2p.records.reasons import RecordError
-from koii_p2p.records.schema import Ballot, Kind
+from koii_p2p.records.schema import Ballot, BallotEntry, BallotReveal, Challenge, Kind
+from koii_p2p.records.seals import opens
 from koii_p2p.rounds.assignment import AuditAssignment
-from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.rounds.eligibility import author_fault, ballot_fault, place_fault, window_of
+from koii_p2p.rounds.clock import Window
+from koii_p2p.rounds.eligibility import (
+    DRAWN,
+    author_fault,
+    challenge_fault,
+    place_fault,
+    votes_fault,
+    window_of,
+)
+from koii_p2p.rounds.offences import offender_of
 from koii_p2p.rounds.reasons import Action, Reason
 from koii_p2p.rounds.roster import Roster
 from koii_p2p.rounds.terms import TaskTerms
@@ -68,6 +77,14 @@ class RoundView(Protocol):
         """Author of a submission of this round that is held, or None."""
         ...
 
+    def evidence(self, round_number: int, offender: bytes) -> Verified | None:
+        """The evidence against a key that is held in this round, or None."""
+        ...
+
+    def seats_taken(self, round_number: int) -> int:
+        """How many ballots of keys without stake are held in this round."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -110,7 +127,7 @@ def admit(view: RoundView, envelope: Envelope, now: int, source: Source) -> Admi
     statement = envelope.statement
     if statement.kind is Kind.PRESENCE and statement.task == view.terms.task:
         return _admit_presence(view, envelope, now)
-    fault = place_fault(statement, view.terms) or _time_fault(view.terms.clock, envelope, now, source)
+    fault = place_fault(statement, view.terms) or _time_fault(view.terms, envelope, now, source)
     if fault is not None:
         return Decision(fault)
     place = place_of(statement)
@@ -120,7 +137,7 @@ def admit(view: RoundView, envelope: Envelope, now: int, source: Source) -> Admi
     roster = view.roster(statement.round)
     if roster is None:
         return Decision(Reason.ROSTER_UNKNOWN)
-    fault = author_fault(envelope.author, roster) or _assignment_fault(view, envelope)
+    fault = author_fault(statement, envelope.author, roster, view.terms.audit) or _audit_fault(view, envelope)
     if fault is not None and not fault.parked:
         return Decision(fault)
     try:
@@ -129,13 +146,17 @@ def admit(view: RoundView, envelope: Envelope, now: int, source: Source) -> Admi
         return Decision(Reason.BAD_SIGNATURE)
     if held is not None and conflict(held, record):
         return Decision(Reason.EQUIVOCATION, record)
+    if fault is None and statement.kind is Kind.EQUIVOCATION:
+        fault = _evidence_fault(view, record, roster)
+    if fault is None and envelope.author not in roster:
+        fault = _seat_fault(view, envelope)
     if fault is not None:
         return Decision(fault)
-    return Admitted(record, _received_in_window(view.terms.clock, envelope, now))
+    return Admitted(record, now in (_receipt_window(view, envelope) or ()))
 
 
-def _time_fault(clock: RoundClock, envelope: Envelope, now: int, source: Source) -> Reason | None:
-    window = window_of(envelope.kind, envelope.round, clock)
+def _time_fault(terms: TaskTerms, envelope: Envelope, now: int, source: Source) -> Reason | None:
+    window = window_of(envelope.statement, terms)
     if window is None:
         return Reason.UNSPOKEN_KIND
     if now < window.opens - EARLY_SLOTS:
@@ -144,28 +165,72 @@ def _time_fault(clock: RoundClock, envelope: Envelope, now: int, source: Source)
         return Reason.EARLY
     closes = window.closes
     if source is Source.SYNC:
-        closes = max(closes, clock.commitment(envelope.round).closes)
+        closes = max(closes, terms.clock.commitment(envelope.round).closes)
     return Reason.LATE if now >= closes else None
 
 
-def _received_in_window(clock: RoundClock, envelope: Envelope, now: int) -> bool:
-    window = window_of(envelope.kind, envelope.round, clock)
-    return window is not None and now in window
+def _receipt_window(view: RoundView, envelope: Envelope) -> Window | None:
+    """When a record has to be received to count as timely; a canary is owned up to before anybody reveals."""
+    body, number = envelope.statement.body, envelope.round
+    if isinstance(body, Challenge) and view.submission_author(number, body.submission_id) == envelope.author:
+        # A receiver whose slot lags gets it, in its own eyes, before its slots.
+        return Window(view.terms.clock.audit(number).opens, view.terms.clock.openings(number).closes)
+    return window_of(envelope.statement, view.terms)
 
 
-def _assignment_fault(view: RoundView, envelope: Envelope) -> Reason | None:
-    ballot = envelope.statement.body
-    if not isinstance(ballot, Ballot):
-        return None
+def _audit_fault(view: RoundView, envelope: Envelope) -> Reason | None:
+    """What the audit's rules have against a record, before its signature is looked at."""
+    body, number = envelope.statement.body, envelope.round
+    match body:
+        case Ballot(entries, None):
+            return _votes_fault(view, envelope, entries)
+        case BallotReveal():
+            place = place_of(envelope.statement)
+            sealed = place and view.held(place._replace(kind=Kind.BALLOT), envelope.author)
+            ballot = sealed.statement.body if sealed else None
+            if not isinstance(ballot, Ballot) or ballot.seal is None:
+                return Reason.BALLOT_UNKNOWN
+            if not opens(body, ballot.seal, view.terms.task, number, envelope.author):
+                return Reason.SEAL_BROKEN
+            return _votes_fault(view, envelope, body.entries)
+        case Challenge():
+            author = view.submission_author(number, body.submission_id)
+            authors = {} if author is None else {body.submission_id: author}
+            return challenge_fault(
+                body, envelope.author, envelope.statement.slot, authors, view.terms, number
+            )
+        case _:
+            return None
+
+
+def _votes_fault(view: RoundView, envelope: Envelope, entries: tuple[BallotEntry, ...]) -> Reason | None:
     assignment = view.assignment(envelope.round)
     if assignment is None:
-        return Reason.BEACON_UNKNOWN if ballot.entries else Reason.EMPTY_BALLOT
+        return Reason.BEACON_UNKNOWN if entries else Reason.EMPTY_BALLOT
     authors: dict[bytes, bytes] = {}
-    for entry in ballot.entries:
+    for entry in entries:
         author = view.submission_author(envelope.round, entry.submission_id)
         if author is not None:
             authors[entry.submission_id] = author
-    return ballot_fault(ballot, envelope.author, authors, assignment)
+    stage = envelope.statement.seq if envelope.kind is Kind.BALLOT else DRAWN
+    return votes_fault(entries, envelope.author, stage, authors, assignment)
+
+
+def _evidence_fault(view: RoundView, record: Verified, roster: Roster) -> Reason | None:
+    offender = offender_of(record, view.genesis)
+    if offender is None or offender not in roster:
+        return Reason.BAD_EVIDENCE
+    known = view.evidence(record.round, offender)
+    if known is None or record.id < known.id:
+        return None
+    return Reason.DUPLICATE if record.id == known.id else Reason.CONVICTED
+
+
+def _seat_fault(view: RoundView, envelope: Envelope) -> Reason | None:
+    # Twice as many as there are seats are held, so that the draw for them has something to choose from.
+    ballots = envelope.kind is Kind.BALLOT
+    full = view.seats_taken(envelope.round) >= 2 * view.terms.audit.witness_seats
+    return Reason.SEATS_TAKEN if ballots and full else None
 
 
 def _admit_presence(view: RoundView, envelope: Envelope, now: int) -> Admitted | Decision:

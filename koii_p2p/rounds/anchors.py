@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AnchoredRound:
-    """The on-chain record of one round. Digests are 32 bytes, totals are cumulative Roe, times are slots.
+    """The on-chain record of a round's newest attempt. Digests are 32 bytes, totals cumulative Roe, times slots.
 
     `list_root`, `list_by` are None until a list is anchored; `list_slot`, `reward_total` and `slash_total` are 0 then.
+    `veto_stake` (Roe) is against the list; when it is more than half of all stake, the attempt is `rejected`: it
+    keeps its digests until the next attempt is committed to, if the terms allow one. `barred` are the stakers who
+    anchored the attempt before this one, which was rejected: they may not anchor this one.
     """
 
     round: int
@@ -22,3 +25,11 @@ class AnchoredRound:
     slash_total: int = 0
     list_slot: int = 0
     list_by: bytes | None = None
+    veto_stake: int = 0
+    rejected: bool = False
+    barred: tuple[bytes, ...] = ()
+
+    @property
+    def anchorers(self) -> tuple[bytes, ...]:
+        """Who anchored this attempt: its commitment and, if there is one, its list; each key once."""
+        return tuple(dict.fromkeys(key for key in (self.commitment_by, self.list_by) if key is not None))

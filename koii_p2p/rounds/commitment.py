@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 from koii_p2p.limits import Limits
 from koii_p2p.records import cbor
 from koii_p2p.records.cid import cid_of, is_cid
-from koii_p2p.records.envelope import Verified
-from koii_p2p.records.schema import Ballot, Kind, Verdict
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.assignment import AuditAssignment
-from koii_p2p.rounds.eligibility import author_fault, ballot_fault, place_fault
+from koii_p2p.rounds.audit_rules import MAX_WITNESS_SEATS
+from koii_p2p.rounds.eligibility import MAX_CHALLENGES
 from koii_p2p.rounds.roster import MAX_ENTRIES, Roster
-from koii_p2p.rounds.tally import AuditorStatus, Outcome, tally
+from koii_p2p.rounds.round_records import SECTIONS, RoundRecords, cast_in, select
+from koii_p2p.rounds.tally import AuditorStatus, Outcome, Tally, tally
 from koii_p2p.rounds.terms import U64_MAX, TaskTerms
 
 NO_PREVIOUS = bytes(32)
@@ -26,6 +27,7 @@ NO_PREVIOUS = bytes(32)
 MAX_BUNDLE_BYTES = Limits().artifact_bytes
 MAX_COMMITMENT_BYTES = Limits().commitment_bytes
 MAX_RECORD_BYTES = Limits().record_bytes
+MAX_EVIDENCE_BYTES = Limits().equivocation_bytes
 
 
 class CommitmentError(ValueError):
@@ -41,37 +43,52 @@ class SubmissionOutcome:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many records of each kind the bundle holds."""
-
-    submissions: int
-    ballots: int
-    challenges: int = 0
-    evidence: int = 0
-
-
 @dataclass(frozen=True)
 class Bundle:
-    """All records of a round that count: raw bytes, each kind sorted by author, one per author."""
+    """All records of a round that count, as raw bytes, in six sections; each is sorted and has nothing twice.
 
-    submissions: tuple[bytes, ...]
-    ballots: tuple[bytes, ...]
+    `submissions`, `ballots` (of those drawn), `reveals` and `full_ballots` have one record per author, sorted by
+    author; `challenges` are sorted by (author, seq), `evidence` by whom it convicts, one for each.
+    """
+
+    submissions: tuple[bytes, ...] = ()
+    ballots: tuple[bytes, ...] = ()
+    reveals: tuple[bytes, ...] = ()
+    full_ballots: tuple[bytes, ...] = ()
+    challenges: tuple[bytes, ...] = ()
+    evidence: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        for raws in (self.submissions, self.ballots):
-            if len(raws) > MAX_ENTRIES:
-                raise CommitmentError(f"{len(raws)} records of one kind; a round holds {MAX_ENTRIES}")
-            if any(not 0 < len(raw) <= MAX_RECORD_BYTES for raw in raws):
-                raise CommitmentError(f"a record has 1 to {MAX_RECORD_BYTES} bytes")
+        for name, raws in self.sections.items():
+            most = _most_records(name)
+            if len(raws) > most:
+                raise CommitmentError(f"{len(raws)} {name}; a round holds {most}")
+            longest = MAX_EVIDENCE_BYTES if name == "evidence" else MAX_RECORD_BYTES
+            if any(not 0 < len(raw) <= longest for raw in raws):
+                raise CommitmentError(f"a record of the {name} has 1 to {longest} bytes")
+
+    @property
+    def sections(self) -> dict[str, tuple[bytes, ...]]:
+        """The records by name of their section, in the order of the encoding."""
+        return {name: getattr(self, name) for name in SECTIONS}
+
+    @property
+    def records(self) -> Iterator[bytes]:
+        """Every record of every section."""
+        return chain.from_iterable(self.sections.values())
+
+    @cached_property
+    def roots(self) -> tuple[bytes, ...]:
+        """Merkle root of each section; leaves are whole raw records in their order."""
+        return tuple(merkle.root(raws) for raws in self.sections.values())
 
     def encode(self) -> bytes:
-        """Deterministic CBOR map: 0 submissions, 1 ballots. Raises CommitmentError beyond 64 MiB."""
+        """Deterministic CBOR map: the sections by number, 0 to 5. Raises CommitmentError beyond 64 MiB."""
         return self._encoded
 
     @cached_property
     def _encoded(self) -> bytes:
-        data = cbor.encode({0: list(self.submissions), 1: list(self.ballots)})
+        data = cbor.encode({number: list(raws) for number, raws in enumerate(self.sections.values())})
         if len(data) > MAX_BUNDLE_BYTES:
             raise CommitmentError(f"the bundle has {len(data)} bytes; {MAX_BUNDLE_BYTES} are allowed")
         return data
@@ -79,9 +96,8 @@ class Bundle:
     @classmethod
     def decode(cls, data: bytes) -> Bundle:
         """Strict inverse of `encode`; the records inside stay unread. Raises CommitmentError."""
-        fields = _decode_map(data, MAX_BUNDLE_BYTES, "bundle", 2)
-        submissions, ballots = _array(fields[0]), _array(fields[1])
-        return cls(tuple(map(_octets, submissions)), tuple(map(_octets, ballots)))
+        fields = _decode_map(data, MAX_BUNDLE_BYTES, "bundle", len(SECTIONS))
+        return cls(*(tuple(map(_octets, _array(fields[number]))) for number in range(len(SECTIONS))))
 
     @cached_property
     def cid(self) -> bytes:
@@ -93,10 +109,10 @@ class Bundle:
 class Commitment:
     """What a round came to. Checked on construction: sizes, ranges, and both lists sorted, each key once.
 
-    `previous` is the digest of the newest anchored commitment of an earlier round, or 32 zero bytes.
-    `roster_root` tells apart a node that reads other stakes on K2 from one that counts differently. The
-    trees of submissions and ballots have whole raw records as leaves, in the order of the bundle; those of
-    challenges and evidence are empty in this version.
+    `previous` is the digest of the newest commitment of an earlier round that stood at its first attempt, or 32 zero
+    bytes. (A retried round is left out: when its second commitment lands, the next round's may have been built.)
+    `roster_root` tells apart a node that reads other stakes on K2 from one that counts differently. `roots` and
+    `counts` are of the bundle's sections, in their order.
     """
 
     task: bytes
@@ -104,43 +120,25 @@ class Commitment:
     previous: bytes
     beacon: bytes
     roster_root: bytes
-    submissions_root: bytes
-    ballots_root: bytes
-    challenges_root: bytes
-    evidence_root: bytes
+    roots: tuple[bytes, ...]
+    counts: tuple[int, ...]
     outcomes: tuple[SubmissionOutcome, ...]
     auditors: tuple[tuple[bytes, AuditorStatus], ...]
-    counts: Counts
     bundle_cid: bytes
 
     def __post_init__(self) -> None:
-        for digest in (self.task, self.previous, self.beacon, *self.roots):
+        for digest in (self.task, self.previous, self.beacon, self.roster_root, *self.roots):
             _octets(digest, 32)
-        _uint(self.round)
+        if not len(self.roots) == len(self.counts) == len(SECTIONS):
+            raise CommitmentError(f"a bundle has {len(SECTIONS)} roots and counts")
+        for number in (self.round, *self.counts):
+            _uint(number)
         if not is_cid(self.bundle_cid):
             raise CommitmentError("bundle_cid is not a CID of raw bytes")
         for entry in self.outcomes:
             _octets(entry.submission_id, 32)
-        _check_sorted("outcomes", [entry.author for entry in self.outcomes])
-        _check_sorted("auditors", [key for key, _ in self.auditors])
-        for count in (
-            self.counts.submissions,
-            self.counts.ballots,
-            self.counts.challenges,
-            self.counts.evidence,
-        ):
-            _uint(count)
-
-    @property
-    def roots(self) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-        """Roots of roster, submissions, ballots, challenges and evidence."""
-        return (
-            self.roster_root,
-            self.submissions_root,
-            self.ballots_root,
-            self.challenges_root,
-            self.evidence_root,
-        )
+        _check_sorted("outcomes", [entry.author for entry in self.outcomes], MAX_ENTRIES)
+        _check_sorted("auditors", [key for key, _ in self.auditors], MAX_ENTRIES + MAX_WITNESS_SEATS)
 
     @property
     def outcome_of(self) -> dict[bytes, Outcome]:
@@ -148,12 +146,11 @@ class Commitment:
         return {entry.author: entry.outcome for entry in self.outcomes}
 
     def encode(self) -> bytes:
-        """Deterministic CBOR map, keys 0..12 in the order of the fields. CommitmentError when too large."""
+        """Deterministic CBOR map, keys 0..9 in the order of the fields. CommitmentError when too large."""
         return self._encoded
 
     @cached_property
     def _encoded(self) -> bytes:
-        counts = self.counts
         data = cbor.encode(
             {
                 0: self.task,
@@ -161,14 +158,11 @@ class Commitment:
                 2: self.previous,
                 3: self.beacon,
                 4: self.roster_root,
-                5: self.submissions_root,
-                6: self.ballots_root,
-                7: self.challenges_root,
-                8: self.evidence_root,
-                9: [[entry.author, entry.submission_id, int(entry.outcome)] for entry in self.outcomes],
-                10: [[key, int(status)] for key, status in self.auditors],
-                11: [counts.submissions, counts.ballots, counts.challenges, counts.evidence],
-                12: self.bundle_cid,
+                5: list(self.roots),
+                6: list(self.counts),
+                7: [[entry.author, entry.submission_id, int(entry.outcome)] for entry in self.outcomes],
+                8: [[key, int(status)] for key, status in self.auditors],
+                9: self.bundle_cid,
             }
         )
         if len(data) > MAX_COMMITMENT_BYTES:
@@ -178,23 +172,19 @@ class Commitment:
     @classmethod
     def decode(cls, data: bytes) -> Commitment:
         """Strict inverse of `encode`. Raises CommitmentError for any other bytes."""
-        fields = _decode_map(data, MAX_COMMITMENT_BYTES, "commitment", 13)
-        task, previous, beacon, *roots = (_octets(fields[key], 32) for key in (0, 2, 3, 4, 5, 6, 7, 8))
+        fields = _decode_map(data, MAX_COMMITMENT_BYTES, "commitment", 10)
         try:
             return cls(
-                task,
+                _octets(fields[0], 32),
                 _uint(fields[1]),
-                previous,
-                beacon,
-                roots[0],
-                roots[1],
-                roots[2],
-                roots[3],
-                roots[4],
-                tuple(_decode_outcome(_array(entry, 3)) for entry in _array(fields[9])),
-                tuple(_decode_auditor(_array(entry, 2)) for entry in _array(fields[10])),
-                Counts(*(_uint(count) for count in _array(fields[11], 4))),
-                _octets(fields[12], 36),
+                _octets(fields[2], 32),
+                _octets(fields[3], 32),
+                _octets(fields[4], 32),
+                tuple(_octets(root, 32) for root in _array(fields[5], len(SECTIONS))),
+                tuple(_uint(count) for count in _array(fields[6], len(SECTIONS))),
+                tuple(_decode_outcome(_array(entry, 3)) for entry in _array(fields[7])),
+                tuple(_decode_auditor(_array(entry, 2)) for entry in _array(fields[8])),
+                _octets(fields[9], 36),
             )
         except CommitmentError:
             raise
@@ -207,37 +197,36 @@ class Commitment:
         return sha256(self.encode()).digest()
 
 
+class BuiltRound(NamedTuple):
+    """What the records of a round lead to: the commitment, the bundle under it, its records, and their count."""
+
+    commitment: Commitment
+    bundle: Bundle
+    records: RoundRecords
+    tally: Tally
+
+
 def build_commitment(
     terms: TaskTerms,
     roster: Roster,
     beacon: bytes,
     previous: bytes,
-    submissions: Iterable[Verified],
-    ballots: Iterable[Verified],
+    records: RoundRecords,
     assignment: AuditAssignment | None = None,
-) -> tuple[Commitment, Bundle]:
-    """Commit to the round of `roster` with these records, in whatever order they come.
+) -> BuiltRound:
+    """Commit to the round of `roster` with these records, which belong to it: see `round_records.sort_records`.
 
-    Ballots that are empty, vote on none of `submissions`, or vote without being due
-    are left out of the bundle. Any other record that does not belong (other task, kind or round, slot
-    outside its window, author not in the roster, two different records of one author) is the caller's
-    mistake and raises CommitmentError, as does a bundle that is too large.
+    Those that can change nothing are left out of the bundle: see `round_records.select`. Raises CommitmentError for
+    a bundle that is too large.
 
-    `assignment`: that of this beacon and roster, from a caller who has drawn it already; it is half of the work.
+    `assignment`: that of this beacon and roster, from a caller who has drawn it already (it is half of the work), or
+    with audit rates that follow from reputation.
     """
-    if assignment is None:
-        assignment = AuditAssignment(beacon, roster, terms.auditors)
-    included = _by_author(Kind.SUBMISSION, submissions, terms, roster)
-    authors = {record.id: author for author, record in included.items()}
-    offered = _by_author(Kind.BALLOT, ballots, terms, roster)
-    cast = {
-        auditor: record
-        for auditor, record in offered.items()
-        if ballot_fault(_ballot(record), auditor, authors, assignment) is None
-    }
-    counted = tally(included, votes_by_author(cast, authors), assignment, roster, terms.quorum)
+    drawn = assignment or AuditAssignment(beacon, roster, terms.audit)
+    chosen = select(records, terms, drawn)
+    counted = tally(chosen.submissions, cast_in(chosen), drawn, chosen.evidence)
     bundle = Bundle(
-        tuple(record.raw for record in included.values()), tuple(record.raw for record in cast.values())
+        *(tuple(record.raw for record in section.values()) for section in chosen.sections.values())
     )
     commitment = Commitment(
         task=terms.task,
@@ -245,62 +234,28 @@ def build_commitment(
         previous=previous,
         beacon=beacon,
         roster_root=roster.root,
-        submissions_root=merkle.root(bundle.submissions),
-        ballots_root=merkle.root(bundle.ballots),
-        challenges_root=merkle.EMPTY_ROOT,
-        evidence_root=merkle.EMPTY_ROOT,
+        roots=bundle.roots,
+        counts=tuple(len(raws) for raws in bundle.sections.values()),
         outcomes=tuple(
             SubmissionOutcome(author, record.id, counted.outcomes[author])
-            for author, record in included.items()
+            for author, record in chosen.submissions.items()
         ),
         auditors=tuple(counted.auditors.items()),
-        counts=Counts(len(bundle.submissions), len(bundle.ballots)),
         bundle_cid=bundle.cid,
     )
-    return commitment, bundle
+    return BuiltRound(commitment, bundle, chosen, counted)
 
 
-def votes_by_author(
-    ballots: Mapping[bytes, Verified], authors: Mapping[bytes, bytes]
-) -> dict[bytes, dict[bytes, Verdict]]:
-    """Votes as `tally` wants them, from ballots by auditor and `authors` (submission id to author).
-
-    Votes on submissions that are not among `authors` count for nothing.
-    """
-    votes: dict[bytes, dict[bytes, Verdict]] = {}
-    for auditor, record in ballots.items():
-        for entry in _ballot(record).entries:
-            author = authors.get(entry.submission_id)
-            if author is not None:
-                votes.setdefault(author, {})[auditor] = entry.verdict
-    return votes
+def _most_records(section: str) -> int:
+    """How many records of a section a round holds: stakers speak in all of them, keys without stake audit."""
+    if section == "challenges":
+        return MAX_ENTRIES * MAX_CHALLENGES
+    return MAX_ENTRIES + (MAX_WITNESS_SEATS if section in ("ballots", "reveals") else 0)
 
 
-def _by_author(
-    kind: Kind, records: Iterable[Verified], terms: TaskTerms, roster: Roster
-) -> dict[bytes, Verified]:
-    found: dict[bytes, Verified] = {}
-    for record in records:
-        if record.kind is not kind or record.round != roster.round:
-            raise CommitmentError(f"record {record.id.hex()} is not a {kind.name} of round {roster.round}")
-        fault = place_fault(record.statement, terms) or author_fault(record.author, roster)
-        if fault is not None:
-            raise CommitmentError(f"record {record.id.hex()} of {record.author.hex()}: {fault.value}")
-        if found.setdefault(record.author, record).id != record.id:
-            raise CommitmentError(f"two different {kind.name} records of {record.author.hex()}")
-    return {author: found[author] for author in sorted(found)}
-
-
-def _ballot(record: Verified) -> Ballot:
-    body = record.statement.body
-    if not isinstance(body, Ballot):
-        raise CommitmentError(f"record {record.id.hex()} is not an open ballot")
-    return body
-
-
-def _check_sorted(name: str, keys: Sequence[bytes]) -> None:
-    if len(keys) > MAX_ENTRIES:
-        raise CommitmentError(f"{len(keys)} {name}; a round holds {MAX_ENTRIES}")
+def _check_sorted(name: str, keys: Sequence[bytes], most: int) -> None:
+    if len(keys) > most:
+        raise CommitmentError(f"{len(keys)} {name}; a round holds {most}")
     for key in keys:
         _octets(key, 32)
     if any(first >= second for first, second in pairwise(keys)):

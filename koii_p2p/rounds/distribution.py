@@ -11,9 +11,10 @@ from koii_p2p.limits import Limits
 from koii_p2p.records import cbor
 from koii_p2p.records.cid import cid_of
 from koii_p2p.rounds import merkle
+from koii_p2p.rounds.audit_rules import BASIS_POINTS
 from koii_p2p.rounds.roster import Roster
-from koii_p2p.rounds.tally import Outcome
-from koii_p2p.rounds.terms import BASIS_POINTS, U64_MAX, TaskTerms
+from koii_p2p.rounds.tally import Finders, Outcome, Tally
+from koii_p2p.rounds.terms import U64_MAX, TaskTerms
 
 MAX_LIST_BYTES = Limits().artifact_bytes
 LEAF_BYTES = 48
@@ -191,9 +192,16 @@ def next_list(
     roster: Roster,
     amounts: Mapping[bytes, int],
     terms: TaskTerms,
-    round_number: int,
+    counted: Tally,
 ) -> DistributionList:
-    """List of a round: the previous cumulative list plus `amounts` (Roe per roster member, see above).
+    """List of the round of `roster`: the previous cumulative list plus `amounts` (Roe per roster member, see above).
+
+    `counted` is what the round's records came to. Whoever is convicted of an equivocation earns nothing and
+    loses what a rejected submission loses, whatever the task's amounts say. Where the terms give those who find a
+    fraud a share of the slash, half of it goes to those who accused it, half to those who confirmed it in the full
+    audit, in equal parts each; all of it to one side if the other is empty. (Koii docs: securing-task.md pays voters
+    from slashes, "with a larger part for the initiator"; accusers are few. Who was first is not asked: slots
+    can be claimed.) Remainders stay in the vault.
 
     Leaves cover the whole roster and everybody on the previous list. A key whose effective stake is below
     the minimum was already ejected by a slash still in flight: it is neither paid nor slashed again, so
@@ -203,22 +211,32 @@ def next_list(
     earlier list.
     """
     _check_amounts(amounts, roster, terms)
-    if roster.round != round_number:
-        raise DistributionError(f"roster of round {roster.round} for the list of round {round_number}")
-    if previous is not None and previous.leaves and previous.round >= round_number:
-        raise DistributionError(f"the previous list is of round {previous.round}, not before {round_number}")
-    totals = (
-        {leaf.staker: (leaf.reward_total, leaf.slash_total) for leaf in previous.leaves} if previous else {}
-    )
+    if previous is not None and previous.leaves and previous.round >= roster.round:
+        raise DistributionError(f"the previous list is of round {previous.round}, not before {roster.round}")
+    at_risk = {key: effective_stake(previous, roster, key) for key in roster.keys}
+    standing = {key for key, stake in at_risk.items() if stake >= terms.minimum_stake}
+    rewards = {key: max(amounts.get(key, 0), 0) for key in standing - counted.equivocators}
+    slashes = {key: min(max(-amounts.get(key, 0), 0), at_risk[key]) for key in standing}
+    for key in standing & counted.equivocators:
+        slashes[key] = max(slashes[key], at_risk[key] * terms.slash_basis_points // BASIS_POINTS)
+    for author, finders in counted.finders.items():
+        pool = slashes.get(author, 0) * terms.audit.finders_share // BASIS_POINTS
+        for key, share in _shares(finders, pool).items():
+            if key in rewards:
+                rewards[key] += share
+    totals = {leaf.staker: leaf for leaf in previous.leaves} if previous else {}
     for key in roster.keys:
-        reward, slash = totals.get(key, (0, 0))
-        at_risk = effective_stake(previous, roster, key)
-        amount = amounts.get(key, 0)
-        if at_risk >= terms.minimum_stake:
-            reward += max(amount, 0)
-            slash += min(max(-amount, 0), at_risk)
-        totals[key] = (reward, slash)
-    return DistributionList(round_number, tuple(Leaf(key, *totals[key]) for key in sorted(totals)))
+        last = totals.get(key, Leaf(key, 0, 0))
+        totals[key] = Leaf(
+            key, last.reward_total + rewards.get(key, 0), last.slash_total + slashes.get(key, 0)
+        )
+    return DistributionList(roster.round, tuple(totals[key] for key in sorted(totals)))
+
+
+def _shares(finders: Finders, pool: int) -> dict[bytes, int]:
+    """Roe for each of those who found one fraud; the two sides have no key in common."""
+    sides = [side for side in (finders.accusers, finders.voters) if side]
+    return {key: pool // len(sides) // len(side) for side in sides for key in side}
 
 
 def _check_amounts(amounts: Mapping[bytes, int], roster: Roster, terms: TaskTerms) -> None:

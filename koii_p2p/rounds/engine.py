@@ -1,71 +1,75 @@
 """`RoundEngine`: one task's gradual consensus at one node. Events in, actions out; nothing else.
 
 Three rounds are in flight at any slot (PROTOCOL 4): the task works in round P, submissions of P-1 are made
-and audited, and the list of P-2 is anchored, voted on and settled. Whoever drives the engine feeds it slots, what
-K2 holds, what peers send and what the task's functions return, and carries out the actions it asks for.
+and audited, and the list of P-2 is anchored, voted on and settled; rounds whose list was vetoed are tried again
+meanwhile. Whoever drives the engine feeds it slots, what K2 holds, what peers send and what the task's functions
+return, and carries out the actions it asks for. `TakingPart` says what this node has to say in a round, `Anchoring`
+looks after commitments and lists; the engine knows the rounds there are, and which facts concern whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator
 
 from koii_p2p.limits import Limits
-from koii_p2p.records.envelope import Verified, decode_record, verify
-from koii_p2p.records.reasons import RecordError
-from koii_p2p.records.schema import (
-    Ballot,
-    BallotEntry,
-    Body,
-    CommitmentNotice,
-    Kind,
-    ListNotice,
-    ListVote,
-    Statement,
-    Submission,
-    Verdict,
-)
+from koii_p2p.records.envelope import Verified
+from koii_p2p.records.equivocation import equivocation_of
+from koii_p2p.records.schema import Kind
 from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Source
+from koii_p2p.rounds.anchoring import Anchoring
 from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.asking import Asking
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.beacon import beacon
-from koii_p2p.rounds.commitment import (
-    NO_PREVIOUS,
-    Bundle,
-    Commitment,
-    CommitmentError,
-    build_commitment,
-)
-from koii_p2p.rounds.distribution import DistributionError, DistributionList, next_list, submitters_of
+from koii_p2p.rounds.distribution import DistributionList
+from koii_p2p.rounds.eligibility import window_of
 from koii_p2p.rounds.events import Action, Event
 from koii_p2p.rounds.item_set import ItemSet
-from koii_p2p.rounds.leader import leader_order, turn
-from koii_p2p.rounds.objections import ListObjection
+from koii_p2p.rounds.offences import carrying_round
 from koii_p2p.rounds.record_book import BookStatistics, RecordBook
-from koii_p2p.rounds.roster import Roster
+from koii_p2p.rounds.reputation import Reputation, audit_rate
+from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.round_state import RoundState
-from koii_p2p.rounds.tally import Outcome
+from koii_p2p.rounds.taking_part import TakingPart
 from koii_p2p.rounds.terms import TaskTerms
 
-ASK_AGAIN_SLOTS = 10
-"""An action that was not answered by its event is asked for again after this many slots."""
+SUBMITTER = Role()
+"""What a node does unless its operator chose otherwise: it submits and audits what it is due for."""
 
 
 class RoundEngine:
     """The rounds of one task as one node sees them. Not thread-safe; every method returns at once."""
 
-    def __init__(self, terms: TaskTerms, genesis: bytes, key: bytes, *, limits: Limits | None = None) -> None:
-        """`genesis` is K2's genesis hash, `key` the 32-byte staking key we sign with."""
+    def __init__(
+        self,
+        terms: TaskTerms,
+        genesis: bytes,
+        key: bytes,
+        *,
+        private: bytes = b"",
+        role: Role = SUBMITTER,
+        limits: Limits | None = None,
+    ) -> None:
+        """`genesis` is K2's genesis hash, `key` the 32-byte staking key we sign with.
+
+        `private` (32 bytes that nobody else can know, the same in every run) salts sealed ballots and chooses
+        canaries. Raises ValueError if the task has sealed ballots and there is none.
+        """
+        if terms.audit.sealed and len(private) != 32:
+            raise ValueError("sealed ballots need 32 private bytes to salt them with")
+        limits = limits or Limits()
         self.terms = terms
         self.clock = terms.clock
-        self._book = RecordBook(terms, genesis, limits or Limits())
         self._key = key
-        self._limits = limits or Limits()
-        self._slot = -1
-        self._anchored: dict[int, AnchoredRound] | None = None
-        self._lists: dict[int, DistributionList] = {}
-        self._asked: dict[Hashable, int] = {}
+        self._limits = limits
+        self._period = -1
+        self._asking = Asking(terms.audit_window)
+        self._book = RecordBook(terms, genesis, limits)
+        self._part = TakingPart(terms, key, role, private, self._asking, limits)
+        self._anchoring = Anchoring(key, self._book, self._asking, self._part)
 
     # --- facts in
 
@@ -73,36 +77,43 @@ class RoundEngine:
         """Take in one fact and return what to do now. Facts about rounds no longer kept are ignored."""
         match event:
             case events.SlotAdvanced(slot=slot):
-                if slot <= self._slot:
+                if slot <= self._asking.slot:
                     return []
-                self._slot = slot
+                self._asking.slot = slot
                 self._open_and_close_rounds()
-            case events.AnchorsRead(anchored=anchored):
-                self._anchored = dict(anchored)
+            case events.AnchorsRead(anchored=anchored, slot=slot):
+                self._anchoring.read(anchored, slot)
+            case events.ArtifactsRead():
+                return [*self._anchoring.read_artifacts(event), *self._steps()]
             case events.RosterRead(roster=roster):
                 if state := self._book.rounds.get(roster.round):
                     state.roster = roster
-                    self._assign(state)
-            case events.BlockhashRead(round=number, blockhash=blockhash):
-                if state := self._book.rounds.get(number):
-                    state.blockhash = blockhash
-                    state.beacon = beacon(blockhash, self.terms.task, number)
-                    self._assign(state)
-            case events.SubmissionMade(round=number, value=value):
-                return self._submit(number, value)
-            case events.AuditMade(round=number, submission_id=submission_id, verdict=verdict):
-                if state := self._book.rounds.get(number):
-                    state.verdicts[submission_id] = verdict
-            case events.DistributionMade(round=number, amounts=amounts):
-                if state := self._book.rounds.get(number):
-                    state.amounts = dict(amounts)
-            case events.ArtifactsRead():
-                return self._read_artifacts(event) + self._steps()
-            case events.CommitmentAnchored(round=number, signature=signature):
-                return self._notify_commitment(number, signature)
-            case events.ListAnchored(round=number, signature=signature):
-                return self._notify_list(number, signature)
+            case _:
+                if state := self._book.rounds.get(event.round):
+                    said = self._take_in(event, state)
+                    if said is not None:
+                        return said
         return self._steps()
+
+    def _take_in(self, event: events.RoundEvent, state: RoundState) -> list[Action] | None:
+        """Take in a fact about one round. Returns what it leads to by itself, or None: all rounds take their steps."""
+        match event:
+            case events.BlockhashRead(blockhash=blockhash):
+                state.blockhash = blockhash
+                state.beacon = beacon(blockhash, self.terms.task, state.round)
+            case events.AuditMade(submission_id=submission_id, verdict=verdict):
+                state.verdicts[submission_id] = verdict
+            case events.DistributionMade(amounts=amounts):
+                state.amounts = dict(amounts)
+            case events.OpeningRead(opening=opening):
+                state.opening = opening
+            case events.SubmissionMade(value=value):
+                return self._part.submit(state, value)
+            case events.CommitmentAnchored(signature=signature):
+                return self._anchoring.notify_commitment(state, signature)
+            case events.ListAnchored(signature=signature):
+                return self._anchoring.notify_list(state, signature)
+        return None
 
     def receive(
         self, raw: bytes, source: Source, slot: int | None = None, *, kinds: Container[Kind] | None = None
@@ -112,7 +123,7 @@ class RoundEngine:
         `slot` is the slot of receipt of a record read back from disk; now, otherwise. What it leads to comes
         out of the next slot's actions: records arrive in bursts, and are acted on once.
         """
-        return self._book.receive(raw, source, self._slot if slot is None else slot, kinds=kinds)
+        return self._book.receive(raw, source, self.slot if slot is None else slot, kinds=kinds)
 
     # --- facts out
 
@@ -145,16 +156,24 @@ class RoundEngine:
 
     def anchored(self, number: int) -> AnchoredRound | None:
         """What K2 holds of a round, as last read."""
-        return (self._anchored or {}).get(number)
+        return self._anchoring.anchored(number)
+
+    def list_of(self, number: int) -> DistributionList | None:
+        """The list of a round that is both anchored and held by us."""
+        return self._anchoring.list_of(number)
 
     def newest_list(self) -> DistributionList | None:
         """The newest list that is both anchored and held by us."""
-        return self._lists[max(self._lists)] if self._lists else None
+        return self._anchoring.newest_list()
+
+    def reputations(self, number: int) -> dict[bytes, Reputation] | None:
+        """Reputations that count in a round, by key; empty where the task has none, None while they are unknown."""
+        return self._anchoring.reputations(number)
 
     @property
     def slot(self) -> int:
         """The last slot the engine was told of; -1 before the first."""
-        return self._slot
+        return self._asking.slot
 
     def statistics(self) -> BookStatistics:
         """Counters for `status`, metrics and tests."""
@@ -163,397 +182,112 @@ class RoundEngine:
     # --- rounds come and go
 
     def _open_and_close_rounds(self) -> None:
-        period = self.clock.period(self._slot)
+        period = self.clock.period(self.slot)
+        if period == self._period:
+            return
+        self._period = period
         for number in range(max(period - 2, 0), period + 1):
-            self._book.rounds.setdefault(number, RoundState(self.terms.task, number))
+            if number not in self._book.rounds:
+                self._book.rounds[number] = RoundState(self.terms.task, number, moments=self._moments(number))
         oldest = period - self._limits.rounds_kept
         for number in [number for number in self._book.rounds if number < oldest]:
             del self._book.rounds[number]
-        for number in [number for number in self._lists if number < oldest and number != max(self._lists)]:
-            del self._lists[number]
-        self._asked = {
-            key: slot for key, slot in self._asked.items() if slot > self._slot - self.clock.round_time
-        }
-
-    def _assign(self, state: RoundState) -> None:
-        if state.roster is not None and state.beacon is not None:
-            state.assignment = AuditAssignment(state.beacon, state.roster, self.terms.auditors)
+        self._anchoring.forget_before(oldest)
+        self._asking.forget_before(self.slot - self.clock.round_time + 1)
 
     def _steps(self) -> list[Action]:
         """What each round in flight needs at this slot."""
-        if self._anchored is None or self._slot < self.clock.starting_slot:
+        if not self._anchoring.known or self.slot < self.clock.starting_slot:
             return []
         actions: list[Action] = []
-        period = self.clock.period(self._slot)
-        for number in range(max(period - 2, 0), period + 1):
-            state = self._book.rounds[number]
-            actions += [events.KeepRecord(record) for record in self._book.unpark(state, self._slot)]
-            actions += self._step(state)
+        period = self.clock.period(self.slot)
+        for number in sorted(self._book.rounds):
+            if self._anchoring.is_open(number, period):
+                state = self._book.rounds[number]
+                actions += [events.KeepRecord(record) for record in self._book.unpark(state, self.slot)]
+                actions += self._step(state)
         return actions
 
     def _step(self, state: RoundState) -> Iterator[Action]:
         if state.roster is None:
-            yield from self._ask(events.ReadRoster(state.round))
+            yield from self._asking.ask(events.ReadRoster(state.round))
             return
-        closed = self._slot >= self.clock.submission(state.round).closes
-        if closed and state.beacon is None:
-            yield from self._ask(events.ReadBlockhash(state.round, self.clock.submission(state.round).closes))
-        if self._key in state.roster:
-            yield from self._work(state)
-            yield from self._audit(state)
+        ends = self.clock.submission(state.round).closes
+        if state.assignment is None and self.slot >= ends:
+            if state.beacon is None:
+                yield from self._asking.ask(events.ReadBlockhash(state.round, ends))
+            else:
+                yield from self._assign(state)
+        yield from self._part.steps(state)
         yield from self._reconcile(state)
-        yield from self._commit(state)
-        yield from self._distribute(state)
-        yield from self._settle(state)
+        yield from self._convict(state)
+        yield from self._anchoring.steps(state)
 
-    def _ask(self, action: Action, key: Hashable = None) -> Iterator[Action]:
-        """Yield the action, unless it (or what `key` names) was asked for in the last few slots."""
-        if self._due(action if key is None else key):
-            yield action
-
-    def _due(self, key: Hashable) -> bool:
-        """Whether something may be asked for (again) now; it counts as asked for from then on."""
-        asked = self._asked.get(key)
-        if asked is not None and self._slot - asked < ASK_AGAIN_SLOTS:
-            return False
-        self._asked[key] = self._slot
-        return True
-
-    # --- work and submission
-
-    def _work(self, state: RoundState) -> Iterator[Action]:
-        if self._slot in self.clock.work(state.round) and not state.task_called:
-            state.task_called = True
-            yield events.RunTask(state.round)
-        if (
-            self._slot in self.clock.submission(state.round)
-            and not state.nothing_to_submit
-            and state.of_author(Kind.SUBMISSION, self._key) is None
-        ):
-            yield from self._ask(events.MakeSubmission(state.round))
-
-    def _submit(self, number: int, value: str | bytes | None) -> list[Action]:
-        state = self._book.rounds.get(number)
-        if state is None or self._slot not in self.clock.submission(number):
-            return []
-        if value is None:
-            state.nothing_to_submit = True
-            return []
-        if state.of_author(Kind.SUBMISSION, self._key) is not None:
-            return []
-        return [self._say(number, Submission(value))]
-
-    def _say(self, number: int, body: Body) -> Action:
-        return events.SignAndPublish(Statement(self.terms.task, number, self._slot, 0, body))
-
-    # --- audit
-
-    def _audit(self, state: RoundState) -> Iterator[Action]:
-        window = self.clock.audit(state.round)
-        if self._slot not in window or state.assignment is None:
+    def _assign(self, state: RoundState) -> Iterator[Action]:
+        """Draw the auditors, once roster, beacon and, where reputation counts, the rounds before are known."""
+        known = self._anchoring.reputations(state.round)
+        if state.roster is None or state.beacon is None:
             return
-        if state.of_author(Kind.BALLOT, self._key) is not None:
+        if known is None:
+            yield from self._anchoring.missing_standings(state.round)
             return
-        due = state.due_from(self._key)
-        for submission in due:
-            body = submission.statement.body
-            if submission.id not in state.verdicts and isinstance(body, Submission):
-                yield from self._ask(
-                    events.AuditSubmission(state.round, submission.id, submission.author, body.value)
-                )
-        # A third of the window lets stragglers be pulled; at two thirds a slow audit counts as unavailable,
-        # so that the ballot still reaches everyone in time.
-        elapsed, length = self._slot - window.opens, self.terms.audit_window
-        complete = all(submission.id in state.verdicts for submission in due)
-        if due and (elapsed >= 2 * length // 3 or (complete and elapsed >= length // 3)):
-            entries = tuple(
-                BallotEntry(submission.id, state.verdicts.get(submission.id, Verdict.UNAVAILABLE))
-                for submission in due[: self._limits.ballot_entries]
-            )
-            yield from self._ask(self._say(state.round, Ballot(entries)), key=("ballot", state.round))
+        rates = {key: audit_rate(found, self.terms.audit) for key, found in known.items()}
+        state.assignment = AuditAssignment(state.beacon, state.roster, self.terms.audit, rates)
 
     # --- reconciliation
 
-    def _reconcile(self, state: RoundState) -> Iterator[Action]:
-        """When submissions close, while stragglers are awaited, and twice before anybody commits."""
-        audit, delay = self.clock.audit(state.round), self.clock.delay(state.round)
-        moments = (
+    def _moments(self, number: int) -> tuple[int, ...]:
+        """Slots at which to reconcile a round.
+
+        While submissions, votes and list votes are still in time, since gossip may lose any of them (a peer whose slot
+        lags puts aside what comes early, and forwards none of it) and what comes late need not be committed to; when
+        submissions close, while stragglers are awaited, at each stage, twice before anybody commits, and while owning
+        up to a canary counts, where there are canaries.
+        """
+        window = self.terms.audit_window
+        audit, full, delay, openings = (
+            self.clock.audit(number),
+            self.clock.full_audit(number),
+            self.clock.delay(number),
+            self.clock.openings(number),
+        )
+        moments = {
+            self.clock.submission(number).closes - self.terms.submission_window // 3,
+            full.opens - window // 12,
+            full.closes - window // 12,
+            self.clock.distribution_audit(number).opens + window // 6,
             audit.opens,
-            audit.opens + self.terms.audit_window // 6,
-            audit.opens + self.terms.audit_window // 4,
+            audit.opens + window // 6,
+            audit.opens + window // 4,
+            full.opens,
+            full.opens + window // 12,
             delay.opens,
-            delay.opens + self._commit_quiet() // 2,
-        )
-        due = [moment for moment in moments if moment <= self._slot]
-        if due and self._slot < self.clock.commitment(state.round).closes:
-            key = ("reconcile", state.round, due[-1])
-            if key not in self._asked:
-                self._asked[key] = self._slot
-                yield events.Reconcile(state.round)
+            delay.opens + self._anchoring.quiet() // 2,
+        }
+        if self.terms.audit.canary_rate:
+            moments |= {(openings.opens + openings.closes) // 2, openings.closes}
+        return tuple(sorted(moments))
 
-    # --- commitment
-
-    def _commit_room(self) -> int:
-        """Slots that ranked leaders share: the delay, or half a submission window where there is no delay."""
-        delay = self.terms.round_time - self.terms.submission_window - self.terms.audit_window
-        return delay or self.terms.submission_window // 2
-
-    def _commit_quiet(self) -> int:
-        return self._commit_room() // 3
-
-    def _commit(self, state: RoundState) -> Iterator[Action]:
-        if state.commitment is not None or state.beacon is None or state.roster is None:
+    def _reconcile(self, state: RoundState) -> Iterator[Action]:
+        passed = bisect_right(state.moments, self.slot)
+        if passed <= state.reconciled:
             return
-        anchored = self.anchored(state.round)
-        if anchored is not None:
-            yield from self._follow_commitment(state, anchored)
-            return
-        window = self.clock.commitment(state.round)
-        if self._slot not in window:
-            return
-        rank = self._rank(state, self._commitment_candidates(state))
-        if rank is None:
-            return
-        step = max(2, self._commit_room() // 6)
-        my_turn = self._slot >= turn(window, rank, step) + self._commit_quiet()
-        if my_turn and self._due(("commit", state.round)):
-            proposal = self._propose(state)
-            if proposal is not None:
-                commitment, bundle = proposal
-                yield events.AnchorCommitment(
-                    state.round, commitment.digest, commitment.encode(), bundle.encode()
-                )
+        state.reconciled = passed
+        if self.slot < self.clock.settles_at(state.round):
+            yield events.Reconcile(state.round)
 
-    def _commitment_candidates(self, state: RoundState) -> Iterable[bytes]:
-        """Stakers whose work was approved in the round before, else the whole roster (PROTOCOL §7)."""
-        before = self._book.rounds.get(state.round - 1)
-        return self._approved(before) if before else ()
+    # --- evidence
 
-    def _approved(self, state: RoundState) -> Iterable[bytes]:
-        if state.commitment is None:
-            return ()
-        return [entry.author for entry in state.commitment.outcomes if entry.outcome is Outcome.APPROVED]
-
-    def _rank(self, state: RoundState, preferred: Iterable[bytes]) -> int | None:
-        """Our place in the leader order, or None outside the roster. Those preferred come first."""
-        if state.roster is None or state.beacon is None or self._key not in state.roster:
-            return None
-        chosen = {key for key in preferred if key in state.roster}
-        first = leader_order(state.beacon, chosen)
-        rest = leader_order(state.beacon, set(state.roster.keys) - chosen)
-        return (*first, *rest).index(self._key)
-
-    def _propose(self, state: RoundState) -> tuple[Commitment, Bundle] | None:
-        """The commitment that the records we hold lead to. None until roster and beacon are known."""
-        if state.roster is None or state.beacon is None:
-            return None
-        state.proposal = build_commitment(
-            self.terms,
-            state.roster,
-            state.beacon,
-            self._previous_digest(state.round),
-            state.of_kind(Kind.SUBMISSION),
-            state.of_kind(Kind.BALLOT),
-            state.assignment,
-        )
-        return state.proposal
-
-    def _previous_digest(self, number: int) -> bytes:
-        before = [earlier for earlier in self._anchored or {} if earlier < number]
-        return self._anchored[max(before)].commitment if before and self._anchored else NO_PREVIOUS
-
-    def _follow_commitment(self, state: RoundState, anchored: AnchoredRound) -> Iterator[Action]:
-        """Adopt the anchored commitment if our records lead to it; otherwise ask peers for what it holds."""
-        key = ("own view", state.round, len(state.by_id))
-        if key not in self._asked:
-            self._asked[key] = self._slot
-            proposal = state.proposal
-            if proposal is None or proposal[0].digest != anchored.commitment:
-                proposal = self._propose(state)
-            if proposal is not None and proposal[0].digest == anchored.commitment:
-                yield self._adopt_commitment(state, *proposal)
-                return
-        yield from self._ask(events.FetchArtifacts(state.round))
-
-    def _adopt_commitment(self, state: RoundState, commitment: Commitment, bundle: Bundle) -> Action:
-        state.commitment, state.bundle = commitment, bundle
-        included = {*bundle.submissions, *bundle.ballots}
-        expected = (Kind.SUBMISSION, Kind.BALLOT)
-        state.omitted = tuple(
-            record.id
-            for record in state.by_id.values()
-            if record.id in state.timely and record.kind in expected and record.raw not in included
-        )
-        return events.KeepArtifacts(state.round, commitment=commitment.encode(), bundle=bundle.encode())
-
-    def _notify_commitment(self, number: int, signature: bytes) -> list[Action]:
-        state = self._book.rounds.get(number)
-        if state is None or state.proposal is None:
-            return []
-        commitment, bundle = state.proposal
-        return [self._say(number, CommitmentNotice(commitment.digest, bundle.cid, signature))]
-
-    # --- distribution list
-
-    def _distribute(self, state: RoundState) -> Iterator[Action]:
-        if state.commitment is None or state.roster is None:
-            return
-        if self._slot < self.clock.distribution(state.round).opens:
-            return
-        if state.list is None:
-            before = self._previous_list_round(state.round)
-            if before is not None and before not in self._lists:
-                yield from self._ask(events.FetchArtifacts(before))
-                return
-            previous = None if before is None else self._lists[before]
-            if state.amounts is None:
-                yield from self._ask_for_amounts(state, state.commitment, state.roster, previous)
-                return
-            try:
-                state.list = next_list(previous, state.roster, state.amounts, self.terms, state.round)
-            except DistributionError:
-                # The task's own distribution is at fault; it is asked again, and says so in its log.
-                self._book.count("BAD_DISTRIBUTION")
-                state.amounts = None
-                return
-        anchored = self.anchored(state.round)
-        if anchored is None or anchored.list_root is None:
-            yield from self._propose_list(state, state.list)
-        else:
-            yield from self._judge_list(state, state.list, anchored)
-
-    def _ask_for_amounts(
-        self, state: RoundState, commitment: Commitment, roster: Roster, previous: DistributionList | None
-    ) -> Iterator[Action]:
-        outcomes = {entry.author: entry.outcome for entry in commitment.outcomes}
-        call = events.MakeDistribution(
-            state.round, submitters_of(outcomes, roster, previous), self.terms.bounty_per_round
-        )
-        yield from self._ask(call, key=("distribution", state.round))
-
-    def _previous_list_round(self, number: int) -> int | None:
-        """The newest round before this one whose list is anchored, or None."""
-        listed = (r for r, anchor in (self._anchored or {}).items() if r < number and anchor.list_root)
-        return max(listed, default=None)
-
-    def _propose_list(self, state: RoundState, proposal: DistributionList) -> Iterator[Action]:
-        window = self.clock.distribution(state.round)
-        if self._slot not in window:
-            return
-        rank = self._rank(state, self._approved(state))
-        if rank is None:
-            return
-        step = max(2, self.terms.submission_window // 10)
-        if self._slot > turn(window, rank, step):
-            yield from self._ask(
-                events.AnchorList(
-                    state.round, proposal.root, proposal.reward_total, proposal.slash_total, proposal.encode()
-                ),
-                key=("list", state.round),
-            )
-
-    def _judge_list(
-        self, state: RoundState, own: DistributionList, anchored: AnchoredRound
-    ) -> Iterator[Action]:
-        """Compare the anchored list with ours, keep it, and say whether we agree (gossiped; PROTOCOL §3)."""
-        agree = own.root == anchored.list_root and not state.omitted
-        if own.root == anchored.list_root and state.round not in self._lists:
-            self._lists[state.round] = own
-            yield events.KeepArtifacts(state.round, list=own.encode())
-        elif state.round not in self._lists:
-            yield from self._ask(events.FetchArtifacts(state.round))
-        may_vote = self._key in (state.roster or ()) and state.of_author(Kind.LIST_VOTE, self._key) is None
-        if may_vote and self._slot in self.clock.distribution_audit(state.round):
-            reason = (
-                ListObjection.NONE
-                if agree
-                else (ListObjection.OMITTED_RECORD if state.omitted else ListObjection.WRONG_LIST)
-            )
-            root = anchored.list_root or NO_PREVIOUS
-            yield from self._ask(
-                self._say(state.round, ListVote(root, agree, int(reason))), key=("vote", state.round)
-            )
-
-    def _notify_list(self, number: int, signature: bytes) -> list[Action]:
-        state = self._book.rounds.get(number)
-        if state is None or state.list is None:
-            return []
-        body = ListNotice(
-            state.list.root, state.list.cid, state.list.reward_total, state.list.slash_total, signature
-        )
-        return [self._say(number, body)]
-
-    def _settle(self, state: RoundState) -> Iterator[Action]:
-        anchored, settled_list = self.anchored(state.round), self._lists.get(state.round)
-        if state.settled or settled_list is None or anchored is None:
-            return
-        if anchored.list_root is not None and self._slot >= self.clock.settles_at(state.round):
-            state.settled = True
-            yield events.RoundSettled(state.round, settled_list, self._rank(state, self._approved(state)))
-
-    # --- artifacts from disk or peers
-
-    def _read_artifacts(self, event: events.ArtifactsRead) -> list[Action]:
-        """Check bytes against what K2 holds, and adopt what matches; the rest is refused and counted."""
-        anchored = self.anchored(event.round)
-        if anchored is None:
-            return []
-        actions: list[Action] = []
-        state = self._book.rounds.get(event.round)
-        if event.commitment and event.bundle and state is not None and state.commitment is None:
-            actions += self._read_commitment(state, anchored, event.commitment, event.bundle)
-        if event.list and anchored.list_root is not None and event.round not in self._lists:
-            try:
-                read = DistributionList.decode(event.list)
-            except DistributionError:
-                self._book.count("BAD_LIST")
-            else:
-                if read.root == anchored.list_root:
-                    self._lists[event.round] = read
-                    actions.append(events.KeepArtifacts(event.round, list=event.list))
-                else:
-                    self._book.count("LIST_NOT_ANCHORED")
-        return actions
-
-    def _read_commitment(
-        self, state: RoundState, anchored: AnchoredRound, commitment_bytes: bytes, bundle_bytes: bytes
-    ) -> list[Action]:
-        if state.roster is None or state.beacon is None:
-            return []
-        try:
-            commitment, bundle = Commitment.decode(commitment_bytes), Bundle.decode(bundle_bytes)
-        except CommitmentError:
-            self._book.count("BAD_ARTIFACTS")
-            return []
-        if commitment.digest != anchored.commitment or commitment.bundle_cid != bundle.cid:
-            self._book.count("NOT_ANCHORED")
-            return []
-        for raw in (*bundle.submissions, *bundle.ballots):
-            self.receive(raw, Source.SYNC)
-        rebuilt = self._rebuild(state, bundle)
-        if rebuilt is None or rebuilt.digest != commitment.digest:
-            self._book.count("WRONG_COMMITMENT")
-            return []
-        return [self._adopt_commitment(state, commitment, bundle)]
-
-    def _rebuild(self, state: RoundState, bundle: Bundle) -> Commitment | None:
-        """The commitment that follows from the bundle's own records, whatever our view is."""
-        if state.roster is None or state.beacon is None:
-            return None
-        try:
-            records = {
-                kind: [verify(decode_record(raw), self._book.genesis) for raw in raws]
-                for kind, raws in ((Kind.SUBMISSION, bundle.submissions), (Kind.BALLOT, bundle.ballots))
-            }
-            commitment, rebuilt = build_commitment(
-                self.terms,
-                state.roster,
-                state.beacon,
-                self._previous_digest(state.round),
-                records[Kind.SUBMISSION],
-                records[Kind.BALLOT],
-                state.assignment,
-            )
-        except (RecordError, CommitmentError):
-            return None
-        return commitment if rebuilt == bundle else None
+    def _convict(self, state: RoundState) -> Iterator[Action]:
+        """Say once, with both records, that somebody contradicted itself in this round."""
+        for (place, author), second in list(state.equivocations.items()):
+            target = self._book.rounds.get(carrying_round(place))
+            first = state.held.get((place, author))
+            if target is None or target.roster is None or first is None or author in target.evidence:
+                continue
+            if self._key not in target.roster or author not in target.roster:
+                continue
+            evidence = self._part.say(target.round, equivocation_of(first, second))
+            window = window_of(evidence.statement, self.terms)
+            if window is not None and self.slot in window:
+                yield from self._asking.ask(evidence, key=("convict", target.round, author))

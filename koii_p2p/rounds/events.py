@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from koii_p2p.records.envelope import Verified
-from koii_p2p.records.schema import Statement, Verdict
+from koii_p2p.records.schema import BallotReveal, Statement, Verdict
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.distribution import DistributionList, Submitter
 from koii_p2p.rounds.roster import Roster
@@ -43,9 +43,13 @@ class BlockhashRead:
 
 @dataclass(frozen=True, slots=True)
 class AnchorsRead:
-    """The anchored rounds that K2 holds now, by round."""
+    """The anchored rounds that K2 held at `slot`, by round; None is now.
+
+    What can be known only when a window is over on K2 waits for a read from after it.
+    """
 
     anchored: Mapping[int, AnchoredRound]
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,14 @@ class SubmissionMade:
 
     round: int
     value: str | bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningRead:
+    """What an earlier run of this node sealed in a round, from its disk."""
+
+    round: int
+    opening: BallotReveal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +111,18 @@ class ListAnchored:
     signature: bytes
 
 
-Event = (
-    SlotAdvanced
-    | RosterRead
-    | BlockhashRead
-    | AnchorsRead
+RoundEvent = (
+    BlockhashRead
     | SubmissionMade
+    | OpeningRead
     | AuditMade
     | DistributionMade
-    | ArtifactsRead
     | CommitmentAnchored
     | ListAnchored
 )
+"""Facts that concern one round only."""
+
+Event = SlotAdvanced | RosterRead | AnchorsRead | ArtifactsRead | RoundEvent
 
 # --- actions
 
@@ -139,9 +151,10 @@ class RunTask:
 
 @dataclass(frozen=True, slots=True)
 class MakeSubmission:
-    """Call the task's `submission()` and answer with `SubmissionMade`."""
+    """Call the task's `submission()` and answer with `SubmissionMade`; a `canary` with a value that is bad."""
 
     round: int
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +169,14 @@ class AuditSubmission:
 
 @dataclass(frozen=True, slots=True)
 class SignAndPublish:
-    """Journal, sign, store and gossip this statement; hand the record back through `RoundEngine.receive`."""
+    """Journal, sign, store and gossip this statement; hand the record back through `RoundEngine.receive`.
+
+    `opening` is what a sealed ballot seals. It is stored before anything is signed, unless one is there already, and
+    given back by `OpeningRead` after a restart.
+    """
 
     statement: Statement
+    opening: BallotReveal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +191,7 @@ class AnchorCommitment:
     """Store the artifacts and anchor the digest on K2; answer with `CommitmentAnchored` if ours landed."""
 
     round: int
+    attempt: int
     digest: bytes
     commitment: bytes = field(repr=False)
     bundle: bytes = field(repr=False)
@@ -216,6 +235,7 @@ class AnchorList:
     """Store the list and anchor its root on K2; answer with `ListAnchored` if it was ours that landed."""
 
     round: int
+    attempt: int
     root: bytes
     reward_total: int
     slash_total: int
@@ -223,16 +243,25 @@ class AnchorList:
 
 
 @dataclass(frozen=True, slots=True)
+class Veto:
+    """Put our stake on K2 against this attempt at a round: most of the stake disagrees with it in gossip."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoundSettled:
     """A round's list passed its audit window: what it says is final, and its leaves may be proved to K2.
 
     `rank` is our place in the leader order of the round (0 settles the slashes at once, the next ones wait),
-    or None when we are not in its roster.
+    or None when we are not in its roster. `attempt` is the one whose list stands.
     """
 
     round: int
     list: DistributionList = field(repr=False)
     rank: int | None
+    attempt: int = 0
 
 
 Action = (
@@ -249,5 +278,6 @@ Action = (
     | FetchArtifacts
     | MakeDistribution
     | AnchorList
+    | Veto
     | RoundSettled
 )

@@ -27,25 +27,54 @@ class FindingCode(Enum):
     BUNDLE_MALFORMED = "bundle_malformed", "The bundle's bytes are not a bundle."
     RECORD_MALFORMED = "record_malformed", "Bytes in the bundle are not a record."
     RECORD_SIGNATURE = "record_signature", "A record in the bundle is not signed by its author."
-    RECORD_KIND = "record_kind", "A record stands among those of another kind."
-    RECORD_PLACE = "record_place", "A record is of another task or round, or its slot is outside its window."
+    RECORD_KIND = "record_kind", "A record stands in a section of another kind."
+    RECORD_PLACE = (
+        "record_place",
+        "A record is of another task, round or stage, or its slot is outside its window.",
+    )
+    RECORD_NOT_PLAYED = "record_not_played", "A form of record that the task's audit rules do not know."
     RECORD_AUTHOR = "record_author", "A record's author is not in the roster."
-    RECORD_ORDER = "record_order", "Records are not sorted by author, or one author has two."
+    RECORD_ORDER = "record_order", "Records are not sorted, or there are two where there may be one."
     SUBMISSION_DIFFERS = "submission_differs", "The commitment names another submission of this author."
     SUBMISSION_MISSING = "submission_missing", "The bundle lacks a submission that the commitment names."
     SUBMISSION_UNLISTED = "submission_unlisted", "The commitment says nothing of a submission in the bundle."
     BALLOT_EMPTY = "ballot_empty", "A ballot has no votes."
-    BALLOT_NOT_ASSIGNED = "ballot_not_assigned", "A ballot votes on a submission without being due."
+    BALLOT_NOT_ASSIGNED = (
+        "ballot_not_assigned",
+        "A ballot votes on a submission that is not its author's to audit.",
+    )
     BALLOT_UNKNOWN_SUBMISSION = (
         "ballot_unknown_submission",
         "A ballot votes on none of the round's submissions.",
     )
+    BALLOT_WITHOUT_SEAT = (
+        "ballot_without_seat",
+        "A ballot of a key without stake, beyond the seats that the task has for those.",
+    )
+    BALLOT_UNREVEALED = "ballot_unrevealed", "A sealed ballot was not revealed."
+    BALLOT_UNDISPUTED = "ballot_undisputed", "A ballot of a full audit, which nobody opened."
+    REVEAL_WITHOUT_BALLOT = "reveal_without_ballot", "A reveal of a ballot that is not in the bundle."
+    SEAL_BROKEN = "seal_broken", "A reveal is not what its author sealed."
+    CHALLENGE_UNKNOWN_SUBMISSION = (
+        "challenge_unknown_submission",
+        "A challenge of none of the round's submissions.",
+    )
+    CHALLENGE_OWN_SUBMISSION = (
+        "challenge_own_submission",
+        "A challenge of its author's own submission, when no canary may be owned up to.",
+    )
+    EVIDENCE_IDLE = "evidence_idle", "Evidence that convicts nobody in this round."
     SUBMISSIONS_ROOT = "submissions_root", "The bundle's submissions do not hash to the committed root."
     BALLOTS_ROOT = "ballots_root", "The bundle's ballots do not hash to the committed root."
-    CHALLENGES_ROOT = "challenges_root", "The root of challenges is not that of an empty tree."
-    EVIDENCE_ROOT = "evidence_root", "The root of evidence is not that of an empty tree."
-    OUTCOME = "outcome", "The ballots lead to another outcome than committed."
-    AUDITOR_STATUS = "auditor_status", "The ballots lead to another standing of an auditor than committed."
+    REVEALS_ROOT = "reveals_root", "The bundle's reveals do not hash to the committed root."
+    FULL_BALLOTS_ROOT = (
+        "full_ballots_root",
+        "The bundle's ballots of full audits do not hash to the committed root.",
+    )
+    CHALLENGES_ROOT = "challenges_root", "The bundle's challenges do not hash to the committed root."
+    EVIDENCE_ROOT = "evidence_root", "The bundle's evidence does not hash to the committed root."
+    OUTCOME = "outcome", "The records lead to another outcome than committed."
+    AUDITOR_STATUS = "auditor_status", "The records lead to another standing of an auditor than committed."
     COUNTS = "counts", "The committed counts are not those of the bundle."
     LIST_MALFORMED = "list_malformed", "The list's bytes are not a distribution list."
     LIST_ROUND = "list_round", "The list is of another round."

@@ -14,3 +14,12 @@ class ListObjection(IntEnum):
     """The committed bundle lacks a record that we received inside its window."""
     WRONG_LIST = 2
     """The anchored root is not the root of the list that follows from the committed outcomes."""
+    INVALID_RECORD = 3
+    """The committed bundle includes a record that does not belong: unsigned, misplaced, twice, or a canary that was
+    not owned up to in time."""
+    WRONG_OUTCOME = 4
+    """The committed records lead to another commitment: other outcomes, standings, beacon, roster or roots."""
+    DATA_WITHHELD = 5
+    """Nobody hands out the bytes of the commitment, its bundle or the list."""
+    NO_LIST = 6
+    """Nobody anchored a list in time."""

@@ -42,7 +42,13 @@ class Reason(Enum):
     UNSPOKEN_KIND = (
         "unspoken_kind",
         Action.IGNORE,
-        "A kind that the schema declares and this version takes no part in. Free: the sender may be newer.",
+        "A kind that belongs to no window of a round. Free: the sender may be newer.",
+    )
+    NOT_PLAYED = (
+        "not_played",
+        Action.REJECT,
+        "A form of record that the task's audit rules do not know, such as an open ballot where they are sealed. "
+        "Penalised: the rules are fixed.",
     )
     FUTURE = (
         "future",
@@ -69,7 +75,8 @@ class Reason(Enum):
     BAD_ATTEMPT = (
         "bad_attempt",
         Action.REJECT,
-        "A notice or list vote for an attempt that the terms do not allow. Penalised: terms are fixed.",
+        "A ballot, challenge, notice or list vote with a number that the terms do not allow. Penalised: terms are "
+        "fixed.",
     )
     DUPLICATE = (
         "duplicate",
@@ -102,6 +109,39 @@ class Reason(Enum):
         "not_assigned",
         Action.REJECT,
         "A vote on a submission that its author is not due to audit. Penalised: the draw is public.",
+    )
+    OWN_SUBMISSION = (
+        "own_submission",
+        Action.REJECT,
+        "A challenge of its author's own submission, when no canary may be owned up to. Penalised: rules and slots "
+        "are public.",
+    )
+    BALLOT_UNKNOWN = (
+        "ballot_unknown",
+        Action.IGNORE,
+        "The reveal of a sealed ballot that we do not hold. Free; parked until reconciliation brings it.",
+        True,
+    )
+    SEAL_BROKEN = (
+        "seal_broken",
+        Action.REJECT,
+        "A reveal that is not what its author sealed. Penalised: everybody can compute that.",
+    )
+    SEATS_TAKEN = (
+        "seats_taken",
+        Action.IGNORE,
+        "A ballot of a key without stake, of which enough are held. Free: the sender may have seen it first.",
+    )
+    BAD_EVIDENCE = (
+        "bad_evidence",
+        Action.REJECT,
+        "An equivocation that convicts nobody in its round. Penalised: it can be checked before it is sent.",
+    )
+    CONVICTED = (
+        "convicted",
+        Action.IGNORE,
+        "Evidence against somebody against whom there is evidence already. Free: one is enough, and the one with "
+        "the smallest id is kept everywhere.",
     )
     BAD_SIGNATURE = (
         "bad_signature",

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from koii_p2p.limits import Limits
 from koii_p2p.records.envelope import Verified, decode_record
-from koii_p2p.records.equivocation import Place, place_of
+from koii_p2p.records.equivocation import Place
 from koii_p2p.records.reasons import RecordError
 from koii_p2p.records.schema import Kind
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Admitted, Source, admit
 from koii_p2p.rounds.assignment import AuditAssignment
+from koii_p2p.rounds.omissions import reveals_at
 from koii_p2p.rounds.reasons import Reason
 from koii_p2p.rounds.roster import Roster
 from koii_p2p.rounds.round_state import Parked, RoundState
@@ -65,16 +66,16 @@ class RecordBook:
                 return self._hold_presence(decided.record)
             if state is None:
                 return self._refuse("ROUND_NOT_KEPT", Judgement.IGNORE)
-            state.hold(decided.record, timely=decided.timely)
+            state.hold(decided.record, self.genesis, timely=decided.timely)
+            if envelope.kind is Kind.CHALLENGE and slot < reveals_at(self.terms, envelope.round):
+                state.unrevealed.add(envelope.id)
             self._accepted += 1
             return Judgement.ACCEPT, decided.record
         if state is not None and decided.parked and len(state.parked) < self._limits.parked_records:
             early = decided.reason is Reason.EARLY
             state.parked[envelope.id] = Parked(raw, source, None if early else slot)
         if state is not None and decided.conflicting is not None:
-            place = place_of(decided.conflicting.statement)
-            if place is not None:
-                state.equivocations.setdefault((place, decided.conflicting.author), decided.conflicting)
+            state.note_equivocation(decided.conflicting)
         return self._refuse(decided.reason.name, decided.action)
 
     def _refuse(self, reason: str, judgement: Judgement) -> tuple[Judgement, None]:
@@ -90,7 +91,7 @@ class RecordBook:
 
     def unpark(self, state: RoundState, slot: int) -> Iterator[Verified]:
         """Judge parked records again if what they may have waited for is known; yield those admitted."""
-        known = (state.roster is not None, state.beacon is not None, len(state.by_id), slot // PARK_SLOTS)
+        known = (state.roster is not None, state.beacon is not None, state.changes, slot // PARK_SLOTS)
         if not state.parked or known == state.parked_at:
             return
         state.parked_at = known
@@ -140,3 +141,13 @@ class RecordBook:
         state = self.rounds.get(round_number)
         record = state.by_id.get(submission_id) if state else None
         return record.author if record is not None and record.kind is Kind.SUBMISSION else None
+
+    def evidence(self, round_number: int, offender: bytes) -> Verified | None:
+        """The evidence against a key that is held in this round, or None."""
+        state = self.rounds.get(round_number)
+        return state.evidence.get(offender) if state else None
+
+    def seats_taken(self, round_number: int) -> int:
+        """How many ballots of keys without stake are held in this round."""
+        state = self.rounds.get(round_number)
+        return state.witness_ballots if state else 0

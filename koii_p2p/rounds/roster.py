@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 from koii_p2p.limits import Limits
 from koii_p2p.rounds import merkle
-from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.rounds.terms import U64_MAX
+from koii_p2p.rounds.audit_rules import Weights
+from koii_p2p.rounds.terms import U64_MAX, TaskTerms
 
 MAX_ENTRIES = Limits().roster_entries
+
+LOCK_PERIODS = 4
+"""Periods over which stake times lock time is summed. K2 keeps eight stake changes, at most one per period, so that
+the sum can be read for every round in flight."""
 
 
 class RosterError(ValueError):
@@ -44,20 +48,26 @@ class StakeHistory:
 
 @dataclass(frozen=True, slots=True)
 class RosterEntry:
-    """One staker of a round: Roe staked and slashes already taken when the round's period began."""
+    """One staker of a round: Roe staked and slashes already taken when the round's period began.
+
+    `stake_time` is the sum of the stakes that were active at the starts of the newest `LOCK_PERIODS` periods.
+    """
 
     key: bytes
     stake: int
     slash_settled: int
     beneficiary: bytes
+    stake_time: int = 0
 
     def encode(self) -> bytes:
-        """80 bytes: key, stake and slash_settled (u64 little-endian), beneficiary. Leaf of `Roster.root`."""
+        """96 bytes, leaf of `Roster.root`: key, stake and slash_settled (u64 little-endian), beneficiary,
+        stake_time (u128 little-endian)."""
         return (
             self.key
             + self.stake.to_bytes(8, "little")
             + self.slash_settled.to_bytes(8, "little")
             + self.beneficiary
+            + self.stake_time.to_bytes(16, "little")
         )
 
 
@@ -67,7 +77,9 @@ class Roster:
 
     round: int
     entries: tuple[RosterEntry, ...]
+    weights: Weights = Weights.STAKE
     _by_key: dict[bytes, RosterEntry] = field(init=False, repr=False, compare=False)
+    _weights: dict[bytes, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.entries) > MAX_ENTRIES:
@@ -78,6 +90,8 @@ class Roster:
         if any(first >= second for first, second in itertools.pairwise(keys)):
             raise RosterError("roster entries are not sorted by key, or one key appears twice")
         object.__setattr__(self, "_by_key", dict(zip(keys, self.entries, strict=True)))
+        weights = {entry.key: _weight(entry, self.weights) for entry in self.entries}
+        object.__setattr__(self, "_weights", weights)
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_key
@@ -109,28 +123,57 @@ class Roster:
         entry = self._by_key.get(key)
         return entry.stake if entry else 0
 
+    def weight_of(self, key: bytes) -> int:
+        """What a vote of this key is worth by the task's rules; 0 for a key that is not in the roster."""
+        return self._weights.get(key, 0)
 
-def roster_at(
-    histories: Iterable[StakeHistory], round_number: int, clock: RoundClock, minimum_stake: int
-) -> Roster:
+
+def roster_at(histories: Iterable[StakeHistory], round_number: int, terms: TaskTerms) -> Roster:
     """Roster of a round: stakers whose stake was active at the start of its period (PROTOCOL §6).
 
-    Counts the last checkpoint before the first slot of period `round_number`: it must hold at least
-    `minimum_stake`, and no unstake request may be older than that slot. What happens inside the period
+    Counts the last checkpoint before the first slot of period `round_number`: it must hold at least the
+    minimum stake, and no unstake request may be older than that slot. What happens inside the period
     cannot change the roster any more. `histories` must reach back that far; a staker without such a
-    checkpoint is new. Raises RosterError.
+    checkpoint is new.
+
+    Stake times lock time is the sum of the stakes at the starts of this period and the three before: a stake
+    weighs fully after four periods, and what is added later counts from when it is added. (Koii docs:
+    designing-tasks/staking-and-voting.md scales votes by stake and lock time, without a formula.)
+
+    Raises RosterError.
     """
+    clock = terms.clock
     start = clock.work(round_number).opens
     entries: list[RosterEntry] = []
     for history in histories:
         _check_ascending(history)
         if history.unstake_slot is not None and history.unstake_slot < start:
             continue
-        current = next((point for point in reversed(history.checkpoints) if point.slot < start), None)
-        if current is None or current.stake < minimum_stake:
+        current = _active_at(history, start)
+        if current is None or current.stake < terms.minimum_stake:
             continue
-        entries.append(RosterEntry(history.staker, current.stake, current.slash_total, history.beneficiary))
-    return Roster(round_number, tuple(sorted(entries, key=lambda entry: entry.key)))
+        earlier = (_active_at(history, start - age * clock.round_time) for age in range(1, LOCK_PERIODS))
+        stake_time = current.stake + sum(point.stake for point in earlier if point is not None)
+        entries.append(
+            RosterEntry(history.staker, current.stake, current.slash_total, history.beneficiary, stake_time)
+        )
+    ordered = tuple(sorted(entries, key=lambda entry: entry.key))
+    return Roster(round_number, ordered, terms.audit.weights)
+
+
+def _active_at(history: StakeHistory, slot: int) -> Checkpoint | None:
+    """The newest checkpoint before a slot."""
+    return next((point for point in reversed(history.checkpoints) if point.slot < slot), None)
+
+
+def _weight(entry: RosterEntry, weights: Weights) -> int:
+    match weights:
+        case Weights.EQUAL:
+            return 1
+        case Weights.STAKE:
+            return entry.stake
+        case Weights.STAKE_TIME:
+            return entry.stake_time
 
 
 def _check_entry(entry: RosterEntry) -> None:
@@ -138,6 +181,8 @@ def _check_entry(entry: RosterEntry) -> None:
         raise RosterError("staker and beneficiary are 32-byte keys")
     if not 0 <= entry.stake <= U64_MAX or not 0 <= entry.slash_settled <= U64_MAX:
         raise RosterError(f"stake of {entry.key.hex()} is not an unsigned 64-bit amount")
+    if not 0 <= entry.stake_time <= LOCK_PERIODS * U64_MAX:
+        raise RosterError(f"stake times lock time of {entry.key.hex()} is out of range")
 
 
 def _check_ascending(history: StakeHistory) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+from koii_p2p.rounds.audit_rules import BASIS_POINTS, AuditRules, Profile
 from koii_p2p.rounds.clock import RoundClock
 
 U64_MAX = (1 << 64) - 1
-BASIS_POINTS = 10_000
+
+HARDENED = AuditRules()
+"""The rules of a task that names none."""
 
 MAX_STARTING_SLOT = (1 << 63) - 1
 MAX_ROUND_TIME = (1 << 32) - 1
 """Bounds that keep every window of the first 2**31 rounds inside the chain's unsigned 64-bit slots."""
 
-MAX_AUDITORS = 255
+SHORTEST_AUDIT = 6
+"""Slots: where audits have stages, each must have at least one slot (PROTOCOL §6)."""
+
+MAX_FAILED_DISTRIBUTIONS = 15
+"""K2 keeps 16 rounds: a later attempt would lose its place to another round before it could be vetoed."""
+
 MAX_NAME_BYTES = 24
 MAX_PROGRAM_BYTES = 64
 
@@ -23,23 +30,13 @@ class TermsError(ValueError):
     """The terms of a task contradict themselves or do not fit the chain's integers."""
 
 
-class Profile(IntEnum):
-    """How audits are assigned and counted.
-
-    The chain keeps one byte for it; 0 (koii), 2 (all) and 3 (posp) of PROTOCOL §6 are reserved and refused.
-    """
-
-    HARDENED = 1
-
-
 @dataclass(frozen=True, slots=True)
 class TaskTerms:
     """Terms of one task, checked on construction.
 
     Slots: `starting_slot`, `round_time`, `submission_window`, `audit_window`. Roe: `bounty_per_round`,
-    `minimum_stake`. `auditors` is how many are due per submission, `quorum` how many INVALID ballots a slash
-    needs at least, `slash_basis_points` the slashed share in 1/10000 (Koii's default 70 %).
-    `program` names what the workers run (an import path or a CID), at most 64 bytes.
+    `minimum_stake`. `slash_basis_points` is the slashed share in 1/10000 (Koii's default 70 %), `audit` the rules
+    of the audit game. `program` names what the workers run (an import path or a CID), at most 64 bytes.
 
     Koii docs: config-task.yml (names, `round_time >= submission_window + audit_window`, both windows > 0,
     task name of at most 24 bytes). Raises TermsError.
@@ -55,10 +52,8 @@ class TaskTerms:
     bounty_per_round: int
     minimum_stake: int
     slash_basis_points: int = 7000
-    auditors: int = 5
-    quorum: int = 3
     allowed_failed_distributions: int = 3
-    profile: Profile = Profile.HARDENED
+    audit: AuditRules = HARDENED
     program: str = ""
 
     def __post_init__(self) -> None:
@@ -79,11 +74,13 @@ class TaskTerms:
         # A roster admits whoever has the minimum stake: with 0 it would admit keys that have nothing to lose.
         _require_between("minimum_stake", self.minimum_stake, 1, U64_MAX)
         _require_between("slash_basis_points", self.slash_basis_points, 0, BASIS_POINTS)
-        _require_between("auditors", self.auditors, 1, MAX_AUDITORS)
-        _require_between("quorum", self.quorum, 1, MAX_AUDITORS)
-        _require_between("allowed_failed_distributions", self.allowed_failed_distributions, 0, 255)
-        if not isinstance(self.profile, Profile):
-            raise TermsError(f"profile {self.profile!r} is not one this version works with")
+        _require_between(
+            "allowed_failed_distributions", self.allowed_failed_distributions, 0, MAX_FAILED_DISTRIBUTIONS
+        )
+        if self.audit.profile is not Profile.KOII and self.audit_window < SHORTEST_AUDIT:
+            raise TermsError(
+                f"audit_window {self.audit_window} is shorter than the {SHORTEST_AUDIT} slots that its stages need"
+            )
 
     @property
     def clock(self) -> RoundClock:

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from koii_p2p.records.cid import cid_of
-from koii_p2p.records.envelope import Envelope, Verified, decode_record, verify
-from koii_p2p.records.reasons import RecordError
-from koii_p2p.records.schema import Ballot, Kind
-from koii_p2p.rounds import merkle
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.beacon import beacon as beacon_of
+from koii_p2p.rounds.bundle_check import check_records
 from koii_p2p.rounds.commitment import Bundle, Commitment, CommitmentError, build_commitment
 from koii_p2p.rounds.distribution import (
     DistributionError,
@@ -22,11 +19,11 @@ from koii_p2p.rounds.distribution import (
     next_list,
     submitters_of,
 )
-from koii_p2p.rounds.eligibility import author_fault, ballot_fault, place_fault
 from koii_p2p.rounds.findings import Finding, FindingCode
-from koii_p2p.rounds.reasons import Reason
+from koii_p2p.rounds.reputation import Reputation, audit_rate
 from koii_p2p.rounds.roster import Roster
-from koii_p2p.rounds.tally import Outcome
+from koii_p2p.rounds.round_records import SECTIONS
+from koii_p2p.rounds.tally import Outcome, Tally
 from koii_p2p.rounds.terms import TaskTerms
 
 __all__ = ["Distribute", "Finding", "FindingCode", "RoundEvidence", "RoundReport", "check_round"]
@@ -39,8 +36,10 @@ Distribute = Callable[[Sequence[Submitter], int, int], Mapping[bytes, int]]
 class RoundEvidence:
     """All there is about one round. From the chain: roster, blockhash, anchors. From holders: the bytes.
 
-    `previous_digest` is the newest commitment anchored for an earlier round (32 zero bytes before the first).
-    `anchored_root` and `list` are None while no list is anchored; the list is not checked then.
+    `previous_digest` is the newest commitment of an earlier round that stood at its first attempt (32 zero bytes
+    before the first). `anchored_root` and `list` are None while no list is anchored; the list is not checked then.
+    `reputations` are those of this round by key (`reputation.reputations`): where the rules have a floor, the less
+    a submitter is audited the more it is trusted.
     """
 
     round: int
@@ -54,6 +53,7 @@ class RoundEvidence:
     anchored_reward_total: int
     anchored_slash_total: int
     previous_digest: bytes
+    reputations: Mapping[bytes, Reputation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +90,16 @@ def check_round(
     task's distribution, Koii's default if None. Once something is found wrong, what merely follows from it
     is not reported as well: an altered bundle is not also a wrong outcome. Linear in the number of records.
 
-    Raises ValueError when the roster is of another round than the evidence.
+    Raises ValueError when the roster is of another round than the evidence, or weighs stakes by other rules than
+    the terms.
     """
     if evidence.roster.round != evidence.round:
         raise ValueError(f"a roster of round {evidence.roster.round} cannot check round {evidence.round}")
+    if evidence.roster.weights is not terms.audit.weights:
+        raise ValueError(
+            f"a roster weighed by {evidence.roster.weights.name} cannot check a task of {terms.audit.weights.name}"
+        )
     return _Check(terms, genesis, evidence, previous_list, distribute).run()
-
-
-@dataclass(slots=True)
-class _Records:
-    """What was found in the bundle: good records by author, and whether all were good."""
-
-    submissions: dict[bytes, Verified] = field(default_factory=dict)
-    ballots: dict[bytes, Verified] = field(default_factory=dict)
-    good: bool = True
 
 
 class _Check:
@@ -129,21 +125,54 @@ class _Check:
         anchored, commitment = self._read_commitment()
         beacon = self._check_header(anchored, commitment)
         bundle, untouched = self._read_bundle(commitment)
-        records = self._read_records(bundle, beacon, commitment) if bundle else _Records(good=False)
+        assignment = self._assign(beacon) if self._roster_known else None
+        records = (
+            check_records(
+                bundle,
+                self._terms,
+                self._genesis,
+                self._evidence.round,
+                assignment,
+                commitment,
+                self._find,
+            )
+            if bundle
+            else None
+        )
         if bundle and commitment:
             self._check_roots(bundle, commitment)
-        outcomes: Mapping[bytes, Outcome] | None = None
-        if anchored and commitment and not (untouched and records.good and self._roster_known):
+        counted: Tally | None = None
+        if anchored and commitment and not (untouched and records and assignment):
             # The chain vouches for this commitment, and the bundle is not (or not provably) what it commits
             # to: what the records lead to says nothing.
-            outcomes = commitment.outcome_of
-        elif records.good and self._roster_known:
-            expected = self._recompute(records, beacon)
-            if expected and commitment:
-                self._compare(expected, commitment)
-            outcomes = expected.outcome_of if expected else None
-        trusted = self._check_list(outcomes)
+            counted = self._committed_tally(commitment)
+        elif records and assignment:
+            built = build_commitment(
+                self._terms,
+                self._evidence.roster,
+                beacon,
+                self._evidence.previous_digest,
+                records,
+                assignment,
+            )
+            if commitment:
+                self._compare(built.commitment, commitment)
+            counted = built.tally
+        trusted = self._check_list(counted)
         return RoundReport(tuple(self._findings), trusted)
+
+    def _assign(self, beacon: bytes) -> AuditAssignment:
+        rules, rates = self._terms.audit, {}
+        if rules.reputation_floor:
+            rates = {key: audit_rate(known, rules) for key, known in self._evidence.reputations.items()}
+        return AuditAssignment(beacon, self._evidence.roster, rules, rates)
+
+    def _committed_tally(self, commitment: Commitment) -> Tally | None:
+        """The count that a commitment stands for; None if its list depends on more: on who found a fraud."""
+        outcomes = commitment.outcome_of
+        if self._terms.audit.finders_share and Outcome.REJECTED in outcomes.values():
+            return None
+        return Tally(outcomes, dict(commitment.auditors), frozenset(), {})
 
     # --- commitment
 
@@ -187,18 +216,8 @@ class _Check:
         return commitment.beacon if anchored and not same_beacon else beacon
 
     def _check_roots(self, bundle: Bundle, commitment: Commitment) -> None:
-        self._same(
-            FindingCode.SUBMISSIONS_ROOT,
-            "root of submissions",
-            commitment.submissions_root,
-            merkle.root(bundle.submissions),
-        )
-        self._same(
-            FindingCode.BALLOTS_ROOT, "root of ballots", commitment.ballots_root, merkle.root(bundle.ballots)
-        )
-        empty = merkle.EMPTY_ROOT
-        self._same(FindingCode.CHALLENGES_ROOT, "root of challenges", commitment.challenges_root, empty)
-        self._same(FindingCode.EVIDENCE_ROOT, "root of evidence", commitment.evidence_root, empty)
+        for section, said, found in zip(SECTIONS, commitment.roots, bundle.roots, strict=True):
+            self._same(FindingCode[f"{section.upper()}_ROOT"], f"root of {section}", said, found)
 
     # --- bundle
 
@@ -213,114 +232,7 @@ class _Check:
             self._find(FindingCode.BUNDLE_MALFORMED, str(error))
             return None, untouched
 
-    def _read_records(self, bundle: Bundle, beacon: bytes, commitment: Commitment | None) -> _Records:
-        before = len(self._findings)
-        records = _Records()
-        records.submissions = self._read_kind(Kind.SUBMISSION, bundle.submissions)
-        all_good = len(records.submissions) == len(bundle.submissions)
-        if commitment is not None:
-            self._match_submissions(records.submissions, commitment, all_good)
-        records.ballots = self._read_kind(Kind.BALLOT, bundle.ballots)
-        if self._roster_known:
-            self._check_ballots(records, beacon, commitment, all_good)
-        records.good = len(self._findings) == before
-        return records
-
-    def _read_kind(self, kind: Kind, raws: Sequence[bytes]) -> dict[bytes, Verified]:
-        found: dict[bytes, Verified] = {}
-        last = b""
-        for number, raw in enumerate(raws, 1):
-            name = f"{kind.name.lower()} {number} of {len(raws)} (id {sha256(raw).hexdigest()})"
-            try:
-                envelope = decode_record(raw)
-            except RecordError as error:
-                self._find(FindingCode.RECORD_MALFORMED, f"{name}: {error}")
-                continue
-            name = f"{kind.name.lower()} {number} of {len(raws)} (of {envelope.author.hex()})"
-            if envelope.author <= last:
-                self._find(FindingCode.RECORD_ORDER, f"{name} is out of order", envelope.author)
-                continue
-            last = envelope.author
-            record = self._check_record(kind, name, envelope)
-            if record is not None:
-                found[record.author] = record
-        return found
-
-    def _check_record(self, kind: Kind, name: str, envelope: Envelope) -> Verified | None:
-        author, statement = envelope.author, envelope.statement
-        try:
-            record = verify(envelope, self._genesis)
-        except RecordError as error:
-            self._find(FindingCode.RECORD_SIGNATURE, f"{name}: {error}", author)
-            return None
-        if statement.kind is not kind:
-            self._find(FindingCode.RECORD_KIND, f"{name} is a {statement.kind.name.lower()}", author)
-            return None
-        fault = place_fault(statement, self._terms)
-        if fault is not None or statement.round != self._evidence.round:
-            where = f"round {statement.round}, slot {statement.slot}, task {statement.task.hex()}"
-            self._find(FindingCode.RECORD_PLACE, f"{name} does not belong here: {where}", author)
-            return None
-        if self._roster_known and author_fault(author, self._evidence.roster) is not None:
-            self._find(FindingCode.RECORD_AUTHOR, f"{name} is not by a staker of the round", author)
-            return None
-        return record
-
-    def _match_submissions(
-        self, submissions: Mapping[bytes, Verified], commitment: Commitment, all_good: bool
-    ) -> None:
-        listed = {entry.author: entry.submission_id for entry in commitment.outcomes}
-        for author, submission_id in listed.items():
-            record = submissions.get(author)
-            if record is not None and record.id != submission_id:
-                self._find(
-                    FindingCode.SUBMISSION_DIFFERS,
-                    f"the commitment names {submission_id.hex()} of {author.hex()}, the bundle has "
-                    f"{record.id.hex()}",
-                    author,
-                )
-            elif record is None and all_good:
-                self._find(
-                    FindingCode.SUBMISSION_MISSING, f"no submission of {author.hex()} in the bundle", author
-                )
-        for author in sorted(submissions.keys() - listed.keys()):
-            self._find(
-                FindingCode.SUBMISSION_UNLISTED, f"no outcome for the submission of {author.hex()}", author
-            )
-
-    def _check_ballots(
-        self, records: _Records, beacon: bytes, commitment: Commitment | None, all_good: bool
-    ) -> None:
-        assignment = AuditAssignment(beacon, self._evidence.roster, self._terms.auditors)
-        authors = {record.id: author for author, record in records.submissions.items()}
-        if commitment is not None:
-            # Votes on a submission that the commitment names and the bundle lacks are not the auditor's fault.
-            authors |= {entry.submission_id: entry.author for entry in commitment.outcomes}
-        for auditor, record in records.ballots.items():
-            body = record.statement.body
-            fault = ballot_fault(body, auditor, authors, assignment) if isinstance(body, Ballot) else None
-            if fault is Reason.SUBMISSION_UNKNOWN and not all_good:
-                continue  # it may be the submission that was already found to be bad
-            code = _BALLOT_FINDINGS.get(fault) if fault else None
-            if code is not None:
-                self._find(code, f"ballot of {auditor.hex()}: {code.__doc__}", auditor)
-
     # --- outcomes
-
-    def _recompute(self, records: _Records, beacon: bytes) -> Commitment | None:
-        try:
-            expected, _ = build_commitment(
-                self._terms,
-                self._evidence.roster,
-                beacon,
-                self._evidence.previous_digest,
-                records.submissions.values(),
-                records.ballots.values(),
-            )
-        except CommitmentError as error:
-            self._find(FindingCode.BUNDLE_MALFORMED, str(error))
-            return None
-        return expected
 
     def _compare(self, expected: Commitment, commitment: Commitment) -> None:
         committed = commitment.outcome_of
@@ -329,7 +241,7 @@ class _Check:
                 self._find(
                     FindingCode.OUTCOME,
                     f"{author.hex()} is committed as {committed[author].name}, "
-                    f"the ballots say {outcome.name}",
+                    f"the records say {outcome.name}",
                     author,
                 )
         statuses, due = dict(commitment.auditors), dict(expected.auditors)
@@ -338,7 +250,7 @@ class _Check:
             if said is not counted:
                 self._find(
                     FindingCode.AUDITOR_STATUS,
-                    f"{auditor.hex()} is committed as {said.name if said else 'not due'}, the ballots say "
+                    f"{auditor.hex()} is committed as {said.name if said else 'not due'}, the records say "
                     f"{counted.name if counted else 'not due'}",
                     auditor,
                 )
@@ -347,12 +259,12 @@ class _Check:
 
     # --- list
 
-    def _check_list(self, outcomes: Mapping[bytes, Outcome] | None) -> DistributionList | None:
+    def _check_list(self, counted: Tally | None) -> DistributionList | None:
         evidence = self._evidence
         if evidence.anchored_root is None:
             return None
         held = self._read_list()
-        expected = self._expected_list(outcomes) if outcomes is not None and self._roster_known else None
+        expected = self._expected_list(counted) if counted is not None and self._roster_known else None
         shown = held or expected
         if shown is not None:
             self._same(FindingCode.LIST_ROOT, "list root", evidence.anchored_root, shown.root)
@@ -378,12 +290,12 @@ class _Check:
             self._find(FindingCode.LIST_ROUND, f"list of round {held.round}, not {self._evidence.round}")
         return held
 
-    def _expected_list(self, outcomes: Mapping[bytes, Outcome]) -> DistributionList | None:
+    def _expected_list(self, counted: Tally) -> DistributionList | None:
         roster, terms = self._evidence.roster, self._terms
         try:
-            submitters = submitters_of(outcomes, roster, self._previous_list)
+            submitters = submitters_of(counted.outcomes, roster, self._previous_list)
             amounts = self._distribute(submitters, terms.bounty_per_round, self._evidence.round)
-            return next_list(self._previous_list, roster, amounts, terms, self._evidence.round)
+            return next_list(self._previous_list, roster, amounts, terms, counted)
         except DistributionError as error:
             self._find(FindingCode.DISTRIBUTION, str(error))
             return None
@@ -433,10 +345,3 @@ class _Check:
         self, submitters: Sequence[Submitter], bounty: int, round_number: int
     ) -> Mapping[bytes, int]:
         return default_distribution(submitters, bounty, self._terms.slash_basis_points)
-
-
-_BALLOT_FINDINGS = {
-    Reason.EMPTY_BALLOT: FindingCode.BALLOT_EMPTY,
-    Reason.NOT_ASSIGNED: FindingCode.BALLOT_NOT_ASSIGNED,
-    Reason.SUBMISSION_UNKNOWN: FindingCode.BALLOT_UNKNOWN_SUBMISSION,
-}

@@ -3,16 +3,17 @@
 The node that answers is not trusted. Each transaction's signatures are verified over its bytes, and the
 anchors in the list must give, hashed one after the other, the head that the task account holds: so none can
 be missing, added, changed or moved. What a transaction did before the account's ring of rounds began is
-covered by that head too.
+covered by that head too. A veto is in it if it rejected a list; which one did follows from the stakes, so that
+these are replayed as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 from solders.transaction import VersionedTransaction
@@ -27,16 +28,21 @@ from koii_p2p.settlement.instructions import (
     Fund,
     InstructionError,
     ProgramInstruction,
+    Settle,
     Stake,
     Tag,
+    Veto,
     decode_instruction,
 )
-from koii_p2p.settlement.interface import TaskState
-from koii_p2p.settlement.layouts import ANCHOR_RECORD_LAYOUT, ROUND_RING
+from koii_p2p.settlement.interface import AnchoredList, TaskState
+from koii_p2p.settlement.layouts import ANCHOR_RECORD_LAYOUT, NOBODY, ROUND_RING
 from koii_p2p.settlement.rpc import RpcClient, SignatureInfo, TransactionRecord
 
 PARALLEL_READS: Final = 8
 EMPTY_HEAD: Final = bytes(32)
+
+Anchor: TypeAlias = AnchorCommitment | AnchorList | Veto
+"""What the chain of heads is made of: of the vetoes those that rejected a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +70,9 @@ class HistoryFault(Enum):
     UNREADABLE = "unreadable"
     """A listed transaction is missing, or its bytes, slot or outcome contradict its name or the list."""
     CHANGED_RECORD = "changed record"
-    """The account and the transactions disagree about one round."""
+    """The account and the transactions disagree about one round, or about the newest list."""
     ANCHORS_MISSING = "anchors missing"
-    """The account counts more, or fewer, anchors than the transactions hold."""
+    """The account counts more, or fewer, anchors and rejections than the transactions hold."""
     HEAD_DIFFERS = "head differs"
     """The transactions do not give the account's head: an anchor was changed, added, left out or moved."""
     TOTALS_DIFFER = "totals differ"
@@ -83,11 +89,12 @@ class HistoryFinding:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a task account must hold after a list of transactions."""
+    """What a task account must hold after a list of transactions. `last_list` is the newest that stands."""
 
     head: bytes
     anchors: int
     rounds: dict[int, AnchoredRound]
+    last_list: AnchoredList | None
     funded: int
     staked: int
 
@@ -192,69 +199,117 @@ def _signer_of(instruction: ProgramInstruction, fee_payer: bytes) -> bytes:
             return instruction.terms.creator
         case Fund():
             return instruction.funder
-        case Stake() | AnchorCommitment() | AnchorList():
+        case Stake() | AnchorCommitment() | AnchorList() | Veto():
             return instruction.staker
     return fee_payer
 
 
 def replay(entries: Iterable[ChainEntry]) -> Replay:
     """Apply the instructions that succeeded, oldest first."""
-    head, anchors, funded, staked = EMPTY_HEAD, 0, 0, 0
-    rounds: dict[int, AnchoredRound] = {}
+    books = _Books()
     for entry in entries:
-        if entry.err is not None:
-            continue
-        match entry.instruction:
+        if entry.err is None and entry.instruction is not None:
+            books.apply(entry.instruction, entry.slot)
+    standing = [one for one in books.rounds.values() if one.list_root is not None and not one.rejected]
+    newest = max(standing, key=lambda one: one.round, default=None)
+    last_list = None
+    if newest is not None and newest.list_root is not None:
+        totals = (newest.reward_total, newest.slash_total)
+        last_list = AnchoredList(newest.round, newest.attempt, newest.list_root, *totals, newest.list_slot)
+    return Replay(books.head, books.anchors, books.rounds, last_list, books.funded, books.staked)
+
+
+@dataclass(slots=True)
+class _Books:
+    """The program's accounts as its instructions make them, as far as the anchors and vetoes need it."""
+
+    head: bytes = EMPTY_HEAD
+    anchors: int = 0
+    rounds: dict[int, AnchoredRound] = field(default_factory=dict)
+    funded: int = 0
+    staked: int = 0
+    amounts: dict[bytes, int] = field(default_factory=dict)
+    slashed: dict[bytes, int] = field(default_factory=dict)
+
+    def apply(self, instruction: ProgramInstruction, slot: int) -> None:
+        match instruction:
             case Fund(amount=amount):
-                funded += amount
-            case Stake(amount=amount):
-                staked += amount
-            case AnchorCommitment() | AnchorList() as anchor:
-                head = next_head(head, anchor, entry.slot)
-                anchors += 1
-                rounds[anchor.round] = _anchored(rounds.get(anchor.round), anchor, entry.slot)
-    return Replay(head, anchors, rounds, funded, staked)
+                self.funded += amount
+            case Stake(staker=staker, amount=amount):
+                self.staked += amount
+                self.amounts[staker] = self.amounts.get(staker, 0) + amount
+            case Settle(leaf=leaf):
+                due = leaf.slash_total - self.slashed.get(leaf.staker, 0)
+                if due > 0:
+                    self.amounts[leaf.staker] = max(0, self.amounts.get(leaf.staker, 0) - due)
+                    self.slashed[leaf.staker] = leaf.slash_total
+            case AnchorCommitment():
+                self._append(instruction, slot, instruction.digest)
+                self.rounds[instruction.round] = self._committed(instruction, slot)
+            case AnchorList():
+                self._append(instruction, slot, instruction.root)
+                self.rounds[instruction.round] = self._listed(instruction, slot)
+            case Veto():
+                self._veto(instruction, slot)
+
+    def _append(self, anchor: Anchor, slot: int, digest: bytes) -> None:
+        self.head = next_head(self.head, anchor, slot, digest)
+        self.anchors += 1
+
+    def _committed(self, anchor: AnchorCommitment, slot: int) -> AnchoredRound:
+        rejected = self.rounds.get(anchor.round) if anchor.attempt else None
+        barred = () if rejected is None else rejected.anchorers
+        return AnchoredRound(anchor.round, anchor.attempt, anchor.digest, slot, anchor.staker, barred=barred)
+
+    def _listed(self, anchor: AnchorList, slot: int) -> AnchoredRound:
+        # The program takes no list without a commitment. If that one is missing, the head will not fit, and says so.
+        committed = self.rounds.get(anchor.round, AnchoredRound(anchor.round, anchor.attempt, b"", 0, b""))
+        return replace(
+            committed,
+            attempt=anchor.attempt,
+            list_root=anchor.root,
+            reward_total=anchor.reward_total,
+            slash_total=anchor.slash_total,
+            list_slot=slot,
+            list_by=anchor.staker,
+        )
+
+    def _veto(self, veto: Veto, slot: int) -> None:
+        anchored = self.rounds.get(veto.round)
+        if anchored is None:
+            return  # as above: something is missing
+        against = anchored.veto_stake + self.amounts.get(veto.staker, 0)
+        rejected = 2 * against > sum(self.amounts.values())
+        self.rounds[veto.round] = replace(anchored, veto_stake=against, rejected=rejected)
+        if rejected:
+            self._append(veto, slot, anchored.list_root or NOBODY)
 
 
-def next_head(head: bytes, anchor: AnchorCommitment | AnchorList, slot: int) -> bytes:
-    """The head after an anchor: SHA-256(head || record), the record as `ANCHOR_RECORD_LAYOUT` says."""
-    if isinstance(anchor, AnchorCommitment):
-        tag, digest, rewards, slashes = Tag.ANCHOR_COMMITMENT, anchor.digest, 0, 0
-    else:
-        tag, digest, rewards, slashes = Tag.ANCHOR_LIST, anchor.root, anchor.reward_total, anchor.slash_total
+def next_head(head: bytes, anchor: Anchor, slot: int, digest: bytes) -> bytes:
+    """The head after an anchor: SHA-256(head || record), the record as `ANCHOR_RECORD_LAYOUT` says.
+
+    `digest` is that of the commitment, or the root of the anchored or rejected list (32 zero bytes if a
+    round was rejected for having none).
+    """
+    totals = (anchor.reward_total, anchor.slash_total) if isinstance(anchor, AnchorList) else (0, 0)
     values: dict[str, int | bytes] = {
-        "tag": tag,
+        "tag": _TAGS[type(anchor)],
         "attempt": anchor.attempt,
         "round": anchor.round,
         "slot": slot,
         "by": anchor.staker,
         "digest": digest,
-        "reward_total": rewards,
-        "slash_total": slashes,
+        "reward_total": totals[0],
+        "slash_total": totals[1],
     }
     return hashlib.sha256(head + ANCHOR_RECORD_LAYOUT.pack(values)).digest()
 
 
-def _anchored(
-    before: AnchoredRound | None, anchor: AnchorCommitment | AnchorList, slot: int
-) -> AnchoredRound:
-    if isinstance(anchor, AnchorCommitment):
-        return AnchoredRound(anchor.round, anchor.attempt, anchor.digest, slot, anchor.staker)
-    # The program takes no list without a commitment. If the list lacks it, the head will not fit, and says
-    # so.
-    commitment = (
-        (b"", 0, b"") if before is None else (before.commitment, before.commitment_slot, before.commitment_by)
-    )
-    return AnchoredRound(
-        anchor.round,
-        anchor.attempt,
-        *commitment,
-        list_root=anchor.root,
-        reward_total=anchor.reward_total,
-        slash_total=anchor.slash_total,
-        list_slot=slot,
-        list_by=anchor.staker,
-    )
+_TAGS: Final[dict[type, Tag]] = {
+    AnchorCommitment: Tag.ANCHOR_COMMITMENT,
+    AnchorList: Tag.ANCHOR_LIST,
+    Veto: Tag.VETO,
+}
 
 
 def check_history(entries: Sequence[ChainEntry], state: TaskState) -> tuple[HistoryFinding, ...]:
@@ -268,6 +323,12 @@ def check_history(entries: Sequence[ChainEntry], state: TaskState) -> tuple[Hist
     ]
     replayed = replay(entries)
     findings += _compare_rounds(replayed, state)
+    if replayed.last_list != state.last_list:
+        text = (
+            f"The newest list that stands is {_list_shown(replayed.last_list)} according to the transactions, "
+            f"{_list_shown(state.last_list)} according to the account."
+        )
+        findings.append(HistoryFinding(HistoryFault.CHANGED_RECORD, text))
     if replayed.anchors != state.anchors:
         text = f"The account counts {state.anchors} anchors; its transactions hold {replayed.anchors}."
         findings.append(HistoryFinding(HistoryFault.ANCHORS_MISSING, text))
@@ -308,7 +369,17 @@ def _compare_rounds(replayed: Replay, state: TaskState) -> list[HistoryFinding]:
     return findings
 
 
-def _shown(value: bytes | int | None) -> str:
-    if not isinstance(value, bytes):
-        return "nothing" if value is None else str(value)
-    return value.hex() if value else "nothing"
+def _shown(value: tuple[bytes, ...] | bytes | int | None) -> str:
+    match value:
+        case bytes():
+            return value.hex() or "nothing"
+        case tuple():
+            return ", ".join(one.hex() for one in value) or "nothing"
+    return "nothing" if value is None else str(value)
+
+
+def _list_shown(listed: AnchoredList | None) -> str:
+    if listed is None:
+        return "none"
+    name = f"that of round {listed.round}, attempt {listed.attempt}, in slot {listed.slot}"
+    return f"{name} with root {listed.root.hex()}, rewards {listed.reward_total}, slashes {listed.slash_total} Roe"

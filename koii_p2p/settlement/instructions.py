@@ -21,8 +21,15 @@ from solders.system_program import ID as SYSTEM_PROGRAM
 
 from koii_p2p.rounds.distribution import LEAF_BYTES, Leaf
 from koii_p2p.rounds.merkle import Proof
-from koii_p2p.rounds.terms import Profile, TaskTerms
-from koii_p2p.settlement.layouts import NAME_BYTES, PROGRAM_BYTES
+from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement.layouts import (
+    AUDIT_LAYOUT,
+    NAME_BYTES,
+    PROGRAM_BYTES,
+    LayoutError,
+    decode_audit,
+    encode_audit,
+)
 
 PROGRAM_ID: Final = hashlib.sha256(b"koii_p2p settlement program v1").digest()
 """Where the local K2 keeps the program, and the default everywhere: a 32-byte address."""
@@ -46,7 +53,6 @@ class Tag(IntEnum):
     ANCHOR_COMMITMENT = 6
     ANCHOR_LIST = 7
     VETO = 8
-    """Reserved."""
     SETTLE = 9
     CLOSE = 10
     """Reserved."""
@@ -55,14 +61,15 @@ class Tag(IntEnum):
 
 
 RESERVED_TAGS: Final = frozenset(
-    {Tag.SET_ACTIVE, Tag.REQUEST_UNSTAKE, Tag.WITHDRAW, Tag.VETO, Tag.CLOSE, Tag.UPDATE_TASK}
+    {Tag.SET_ACTIVE, Tag.REQUEST_UNSTAKE, Tag.WITHDRAW, Tag.CLOSE, Tag.UPDATE_TASK}
 )
 
-CREATE_TASK_FORMAT: Final = struct.Struct(f"<BQ{NAME_BYTES}s{PROGRAM_BYTES}s6Q4HB")
+CREATE_TASK_FORMAT: Final = struct.Struct(f"<BQ{NAME_BYTES}s{PROGRAM_BYTES}s6Q2H{AUDIT_LAYOUT.size}s")
 FUND_FORMAT: Final = struct.Struct("<BQ")
 STAKE_FORMAT: Final = struct.Struct("<BQ32s")
 ANCHOR_COMMITMENT_FORMAT: Final = struct.Struct("<BBQ32s")
 ANCHOR_LIST_FORMAT: Final = struct.Struct("<BBQ32sQQ")
+VETO_FORMAT: Final = struct.Struct("<BBQ")
 SETTLE_FORMAT: Final = struct.Struct(f"<BQ{LEAF_BYTES}sIB")
 """Followed by the siblings, 32 bytes each, from the leaf upwards."""
 
@@ -124,6 +131,16 @@ class AnchorList:
 
 
 @dataclass(frozen=True, slots=True)
+class Veto:
+    """The stake of `staker` against the list of a round's attempt."""
+
+    task: bytes
+    staker: bytes
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """One leaf of a round's list, with its proof. `beneficiary` is where the reward goes."""
 
@@ -134,7 +151,7 @@ class Settle:
     beneficiary: bytes
 
 
-ProgramInstruction: TypeAlias = CreateTask | Fund | Stake | AnchorCommitment | AnchorList | Settle
+ProgramInstruction: TypeAlias = CreateTask | Fund | Stake | AnchorCommitment | AnchorList | Veto | Settle
 
 
 @lru_cache(maxsize=4096)
@@ -164,13 +181,17 @@ def create_task(terms: TaskTerms, nonce: int, *, program_id: bytes = PROGRAM_ID)
     """CreateTask, signed and paid by `terms.creator`. `terms.task` is ignored: the address follows from the
     nonce.
 
-    Raises `InstructionError` if a text is too long for its place.
+    Raises `InstructionError` if a text or number does not fit into its place.
     """
     name, program = terms.name.encode(), terms.program.encode()
     if len(name) > NAME_BYTES or len(program) > PROGRAM_BYTES:
         raise InstructionError(
             f"A task's name has at most {NAME_BYTES} bytes and its program {PROGRAM_BYTES}."
         )
+    try:
+        audit = encode_audit(terms.audit)
+    except LayoutError as error:
+        raise InstructionError(str(error)) from error
     task = task_address(terms.creator, nonce, program_id)
     data = _pack(
         CREATE_TASK_FORMAT,
@@ -185,10 +206,8 @@ def create_task(terms: TaskTerms, nonce: int, *, program_id: bytes = PROGRAM_ID)
         terms.bounty_per_round,
         terms.minimum_stake,
         terms.slash_basis_points,
-        terms.auditors,
-        terms.quorum,
         terms.allowed_failed_distributions,
-        terms.profile,
+        audit,
     )
     accounts = [
         _account(terms.creator, signer=True, writable=True),
@@ -261,6 +280,18 @@ def anchor_list(
     return Instruction(Pubkey(program_id), data, accounts)
 
 
+def veto(
+    task: bytes, staker: bytes, round: int, attempt: int, *, program_id: bytes = PROGRAM_ID
+) -> Instruction:
+    """Veto, signed by a staker. Its accounts are those of AnchorCommitment, but the stake changes."""
+    accounts = [
+        _account(staker, signer=True),
+        _account(task, writable=True),
+        _account(stake_address(task, staker, program_id), writable=True),
+    ]
+    return Instruction(Pubkey(program_id), _pack(VETO_FORMAT, Tag.VETO, attempt, round), accounts)
+
+
 def settle(
     task: bytes,
     round: int,
@@ -311,8 +342,8 @@ def decode_instruction(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruc
 
 def _decode_create_task(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
     creator, task, _, _ = accounts
-    _, nonce, name, program, s0, rt, sw, aw, bounty, minimum, bps, auditors, quorum, failed, profile = (
-        CREATE_TASK_FORMAT.unpack(data)
+    _, nonce, name, program, s0, rt, sw, aw, bounty, minimum, bps, failed, audit = CREATE_TASK_FORMAT.unpack(
+        data
     )
     terms = TaskTerms(
         task=task,
@@ -326,10 +357,8 @@ def _decode_create_task(data: bytes, accounts: Sequence[bytes]) -> ProgramInstru
         bounty_per_round=bounty,
         minimum_stake=minimum,
         slash_basis_points=bps,
-        auditors=auditors,
-        quorum=quorum,
         allowed_failed_distributions=failed,
-        profile=Profile(profile),
+        audit=decode_audit(audit),
     )
     return CreateTask(terms, nonce)
 
@@ -358,6 +387,12 @@ def _decode_anchor_list(data: bytes, accounts: Sequence[bytes]) -> ProgramInstru
     return AnchorList(task, staker, round, attempt, root, reward_total, slash_total)
 
 
+def _decode_veto(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
+    staker, task, _ = accounts
+    _, attempt, round = VETO_FORMAT.unpack(data)
+    return Veto(task, staker, round, attempt)
+
+
 def _decode_settle(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
     task, _, _, beneficiary = accounts
     _, round, leaf, directions, count = SETTLE_FORMAT.unpack_from(data)
@@ -374,6 +409,7 @@ _DECODERS: Final[dict[Tag, Callable[[bytes, Sequence[bytes]], ProgramInstruction
     Tag.STAKE: _decode_stake,
     Tag.ANCHOR_COMMITMENT: _decode_anchor_commitment,
     Tag.ANCHOR_LIST: _decode_anchor_list,
+    Tag.VETO: _decode_veto,
     Tag.SETTLE: _decode_settle,
 }
 

@@ -51,6 +51,7 @@ class AnchoredList:
     """A distribution list as anchored. Totals are cumulative since the task began, in Roe."""
 
     round: int
+    attempt: int
     root: bytes
     reward_total: int
     slash_total: int
@@ -74,7 +75,7 @@ class TaskState:
 
     `vault` is what the vault can pay (above its rent); `funded`, `paid`, `slashed` and `forgiven` are sums
     since the task began; `total_stake` is what all stake accounts hold together: all in Roe. `head` is the
-    SHA-256 chain over all `anchors` commitments and lists ever accepted. `rounds` holds the newest rounds
+    SHA-256 chain over all `anchors` ever accepted: commitments, lists and rejections. `rounds` holds the newest rounds
     (16 with the program), by round.
     """
 
@@ -92,9 +93,9 @@ class TaskState:
     anchors: int
     rounds: Mapping[int, AnchoredRound]
     last_list: AnchoredList | None
-    """The newest anchored list; its audit may still be open."""
+    """The anchored list of the highest round that was not rejected; its audit may still be open."""
     settled_list: AnchoredList | None
-    """The list before `last_list`: certainly past its audit."""
+    """The newest list that was past its audit when a round was first committed to last; it may be `last_list`."""
 
 
 class Settlement(Protocol):
@@ -139,14 +140,27 @@ class Settlement(Protocol):
         """Stake `amount` of the payer for the staking key, or add it; rewards go to `beneficiary`."""
         ...
 
-    async def anchor_commitment(self, task: bytes, round: int, digest: bytes) -> Receipt:
-        """Anchor a round's commitment. Raises `AlreadyAnchored` if the round has one."""
+    async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:
+        """Anchor a round's commitment; attempt k follows the rejection of attempt k - 1.
+
+        Raises `AlreadyAnchored` if this attempt has one.
+        """
         ...
 
     async def anchor_list(
-        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int
+        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int, attempt: int = 0
     ) -> Receipt:
-        """Anchor a round's distribution list. Raises `AlreadyAnchored` if the round has one."""
+        """Anchor the distribution list of a round's attempt. Raises `AlreadyAnchored` if it has one.
+
+        Lists are anchored in ascending order of rounds: one that is not above the newest standing list is refused.
+        """
+        ...
+
+    async def veto(self, task: bytes, round: int, attempt: int) -> Receipt:
+        """Put the staking key's stake against the list of a round's attempt; more than half of all rejects it.
+
+        Raises `AlreadyVetoed` if nothing is left to do: this key vetoed it before, or it is rejected.
+        """
         ...
 
     async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:

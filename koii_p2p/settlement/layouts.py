@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.audit_rules import AuditRules, Profile, RulesError, Weights
 from koii_p2p.rounds.roster import Checkpoint, StakeHistory
-from koii_p2p.rounds.terms import Profile, TaskTerms, TermsError
+from koii_p2p.rounds.terms import TaskTerms, TermsError
 from koii_p2p.settlement.interface import AnchoredList, StakeAccount, TaskState
 
 TASK_MAGIC: Final = b"K2TASK01"
@@ -26,12 +27,18 @@ CHECKPOINT_RING: Final = 8
 """Stake changes that a stake account remembers: at most one per period, so never fewer than eight periods."""
 NAME_BYTES: Final = 24
 PROGRAM_BYTES: Final = 64
-MAX_FAILED_DISTRIBUTIONS: Final = 255
+LAST_ATTEMPT: Final = ROUND_RING - 1
+"""A later attempt would lose its place in the ring to another round, and could not be vetoed."""
+NOBODY: Final = bytes(32)
+"""Where no key is written; it is nobody's, since no signature can be made with it."""
+"""The last attempt that a round can have, whatever its terms allow: when the audit of this one's list is over, the
+round's place in the ring goes to a later round. A list without its place could not be vetoed."""
 ROUND_EMPTY: Final = 0
 ROUND_COMMITTED: Final = 1
 ROUND_LISTED: Final = 2
+ROUND_REJECTED: Final = 3
 
-_SIZES: Final = {"u8": 1, "u16": 2, "u64": 8, "key": 32}
+_SIZES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "key": 32}
 
 
 class LayoutError(ValueError):
@@ -40,7 +47,7 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: where it starts, its size in bytes, and its kind (`u8 u16 u64 key text bytes reserved`)."""
+    """One field: where it starts, its size in bytes, and its kind (`u8 u16 u32 u64 key text bytes reserved`)."""
 
     name: str
     offset: int
@@ -126,31 +133,55 @@ def _layout(name: str, *fields: tuple[str, str] | tuple[str, str, int]) -> Layou
     return Layout(name, tuple(placed), offset)
 
 
+# A round begins with what a list is, byte for byte: so a round is a list, and a list is copied out of its round.
 ROUND_LAYOUT: Final = _layout(
     "round",
     ("number", "u64"),
     ("attempt", "u8"),
-    ("state", "u8"),  # ROUND_EMPTY, ROUND_COMMITTED, ROUND_LISTED
+    ("state", "u8"),  # ROUND_EMPTY, ROUND_COMMITTED, ROUND_LISTED, ROUND_REJECTED
     ("reserved_flags", "reserved", 6),
-    ("commitment", "key"),
-    ("commitment_slot", "u64"),
-    ("commitment_by", "key"),
     ("list_root", "key"),
     ("reward_total", "u64"),
     ("slash_total", "u64"),
     ("list_slot", "u64"),
     ("list_by", "key"),
-    ("reserved_veto", "reserved", 80),  # stake for and against the list, rejected attempts
+    ("commitment", "key"),
+    ("commitment_slot", "u64"),
+    ("commitment_by", "key"),
+    ("veto_stake", "u64"),  # Roe of the stakes that vetoed this attempt's list
+    ("barred_committer", "key"),  # who anchored the rejected attempt before this one; zero for attempt 0
+    ("barred_lister", "key"),
+    ("reserved", "reserved", 8),
 )
 
 LIST_LAYOUT: Final = _layout(
     "list",
-    ("present", "u64"),  # 0 or 1
     ("round", "u64"),
+    ("attempt", "u8"),
+    ("state", "u8"),  # ROUND_LISTED, or ROUND_EMPTY if there is no list
+    ("reserved_flags", "reserved", 6),
     ("root", "key"),
     ("reward_total", "u64"),
     ("slash_total", "u64"),
     ("slot", "u64"),
+)
+
+AUDIT_LAYOUT: Final = _layout(
+    # `AuditRules`, as the task's account and CreateTask hold them.
+    "audit",
+    ("profile", "u8"),
+    ("weights", "u8"),
+    ("sealed", "u8"),  # 0 or 1
+    ("reserved", "reserved", 1),
+    ("auditors", "u16"),
+    ("quorum", "u16"),
+    ("confidence", "u32"),  # millionths
+    ("dishonest", "u16"),  # basis points, as the next four
+    ("audit_rate", "u16"),
+    ("canary_rate", "u16"),
+    ("reputation_floor", "u16"),
+    ("finders_share", "u16"),
+    ("witness_seats", "u16"),
 )
 
 TASK_LAYOUT: Final = _layout(
@@ -173,11 +204,9 @@ TASK_LAYOUT: Final = _layout(
     ("bounty_per_round", "u64"),
     ("minimum_stake", "u64"),
     ("slash_basis_points", "u16"),
-    ("auditors", "u16"),
-    ("quorum", "u16"),
     ("allowed_failed_distributions", "u16"),
-    ("profile", "u8"),
-    ("reserved_terms", "reserved", 7),
+    ("audit", "bytes", AUDIT_LAYOUT.size),
+    ("reserved_terms", "reserved", 4),
     # totals, Roe
     ("created_slot", "u64"),
     ("funded", "u64"),  # ever paid in by Fund
@@ -189,9 +218,13 @@ TASK_LAYOUT: Final = _layout(
     # anchors
     ("head", "key"),  # SHA-256 chain over every anchor, see ANCHOR_RECORD_LAYOUT
     ("anchors", "u64"),  # records in that chain
-    ("newest_list", "bytes", LIST_LAYOUT.size),  # the last anchored list
-    ("settled_list", "bytes", LIST_LAYOUT.size),  # the list before it
-    ("reserved", "reserved", 576),  # task update, migration, veto policy, close
+    ("newest_list", "bytes", LIST_LAYOUT.size),  # the list of the highest round that was not rejected
+    (
+        "settled_list",
+        "bytes",
+        LIST_LAYOUT.size,
+    ),  # the newest one past its audit when a round was begun last
+    ("reserved", "reserved", 560),  # task update, migration, close
     ("rounds", "bytes", ROUND_RING * ROUND_LAYOUT.size),
 )
 
@@ -214,25 +247,30 @@ STAKE_LAYOUT: Final = _layout(
     ("unstake_slot", "u64"),  # 0: no request
     ("created_slot", "u64"),
     ("checkpoint_count", "u64"),  # entries ever begun; the newest is at (count - 1) % CHECKPOINT_RING
-    ("reserved", "reserved", 96),  # veto mark, lock
+    # Lists that are audited in the same slots differ in their attempt, so these two name every veto of that time.
+    ("veto_window", "u64"),  # round + attempt + 1 of the last vetoed list, 0: none
+    ("vetoes", "u64"),  # bit k: the list of attempt k in that window
+    ("reserved", "reserved", 80),  # lock
     ("checkpoints", "bytes", CHECKPOINT_RING * CHECKPOINT_LAYOUT.size),
 )
 
 ANCHOR_RECORD_LAYOUT: Final = _layout(
     "anchor_record",
-    # Not an account: what `head = SHA-256(head || record)` is taken over, for commitments and lists alike.
+    # Not an account: what `head = SHA-256(head || record)` is taken over, for commitments, lists and the vetoes
+    # that reject a list alike.
     ("tag", "u8"),  # the instruction's tag
     ("attempt", "u8"),
     ("round", "u64"),
     ("slot", "u64"),
     ("by", "key"),  # the staker who signed
-    ("digest", "key"),  # commitment digest or list root
-    ("reward_total", "u64"),  # 0 for a commitment
+    ("digest", "key"),  # commitment digest, list root or rejected list root
+    ("reward_total", "u64"),  # this and the next 0 unless it is a list
     ("slash_total", "u64"),
 )
 
 LAYOUTS: Final = (
     TASK_LAYOUT,
+    AUDIT_LAYOUT,
     ROUND_LAYOUT,
     LIST_LAYOUT,
     VAULT_LAYOUT,
@@ -318,13 +356,45 @@ def _decode_terms(address: bytes, values: Values) -> TaskTerms:
             bounty_per_round=values.integer("bounty_per_round"),
             minimum_stake=values.integer("minimum_stake"),
             slash_basis_points=values.integer("slash_basis_points"),
-            auditors=values.integer("auditors"),
-            quorum=values.integer("quorum"),
             allowed_failed_distributions=values.integer("allowed_failed_distributions"),
-            profile=Profile(values.integer("profile")),
+            audit=decode_audit(values.raw("audit")),
         )
-    except (TermsError, ValueError) as error:
+    except (TermsError, RulesError) as error:
         raise LayoutError(f"The terms in the task account are not usable: {error}") from error
+
+
+def encode_audit(rules: AuditRules) -> bytes:
+    """The audit rules as `AUDIT_LAYOUT` says. Raises `LayoutError` for a number that its field does not hold."""
+    return AUDIT_LAYOUT.pack(
+        {field.name: getattr(rules, field.name) for field in AUDIT_LAYOUT if field.kind != "reserved"}
+        | {"reserved": bytes(1)}
+    )
+
+
+def decode_audit(data: bytes) -> AuditRules:
+    """Inverse of `encode_audit`. Raises `RulesError` for rules that the program does not accept."""
+    values = AUDIT_LAYOUT.values(data)
+    sealed = values.integer("sealed")
+    try:
+        profile, weights = Profile(values.integer("profile")), Weights(values.integer("weights"))
+    except ValueError as error:
+        raise RulesError(str(error)) from error
+    if sealed > 1 or values.integer("reserved"):
+        raise RulesError(f"sealed is {sealed} and the byte behind it {values.integer('reserved')}")
+    return AuditRules(
+        profile=profile,
+        weights=weights,
+        auditors=values.integer("auditors"),
+        confidence=values.integer("confidence"),
+        dishonest=values.integer("dishonest"),
+        quorum=values.integer("quorum"),
+        audit_rate=values.integer("audit_rate"),
+        sealed=sealed == 1,
+        canary_rate=values.integer("canary_rate"),
+        reputation_floor=values.integer("reputation_floor"),
+        finders_share=values.integer("finders_share"),
+        witness_seats=values.integer("witness_seats"),
+    )
 
 
 def _decode_rounds(data: bytes) -> dict[int, AnchoredRound]:
@@ -335,12 +405,15 @@ def _decode_rounds(data: bytes) -> dict[int, AnchoredRound]:
         state, number = values.integer("state"), values.integer("number")
         if state == ROUND_EMPTY:
             continue
-        if state not in (ROUND_COMMITTED, ROUND_LISTED) or number % ROUND_RING != position:
+        attempt = values.integer("attempt")
+        if state > ROUND_REJECTED or attempt > LAST_ATTEMPT or number % ROUND_RING != position:
             raise LayoutError(f"Place {position} of the task account's rounds is damaged.")
-        listed = state == ROUND_LISTED
+        # A round is also rejected for having no list in time.
+        listed = values.raw("list_by") != NOBODY
+        barred = (values.raw("barred_committer"), values.raw("barred_lister"))
         rounds[number] = AnchoredRound(
             round=number,
-            attempt=values.integer("attempt"),
+            attempt=attempt,
             commitment=values.raw("commitment"),
             commitment_slot=values.integer("commitment_slot"),
             commitment_by=values.raw("commitment_by"),
@@ -349,16 +422,22 @@ def _decode_rounds(data: bytes) -> dict[int, AnchoredRound]:
             slash_total=values.integer("slash_total"),
             list_slot=values.integer("list_slot"),
             list_by=values.raw("list_by") if listed else None,
+            veto_stake=values.integer("veto_stake"),
+            rejected=state == ROUND_REJECTED,
+            barred=tuple(key for key in dict.fromkeys(barred) if key != NOBODY),
         )
     return dict(sorted(rounds.items()))
 
 
 def _decode_list(data: bytes, name: str) -> AnchoredList | None:
     values = LIST_LAYOUT.values(data, TASK_LAYOUT.field(name).offset)
-    if values.integer("present") == 0:
+    if values.integer("state") == ROUND_EMPTY:
         return None
+    if values.integer("state") != ROUND_LISTED:
+        raise LayoutError(f"The task account's {name} is damaged.")
     return AnchoredList(
         round=values.integer("round"),
+        attempt=values.integer("attempt"),
         root=values.raw("root"),
         reward_total=values.integer("reward_total"),
         slash_total=values.integer("slash_total"),

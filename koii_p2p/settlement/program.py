@@ -36,6 +36,7 @@ from koii_p2p.settlement.layouts import (
 )
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
+    AlreadyVetoed,
     DamagedAccount,
     PayerShort,
     ProgramError,
@@ -52,7 +53,12 @@ SIGNING_ATTEMPTS: Final = 3
 EMPTY_KEY: Final = bytes(32)
 
 _SYSTEM_SHORT_OF_ROE: Final = 1  # the system program's ResultWithNegativeLamports
-_ANCHORED = frozenset({ProgramError.COMMITMENT_EXISTS, ProgramError.LIST_EXISTS})
+_NOTHING_LEFT_TO_DO: Final[dict[ProgramError, type[ProgramRefused]]] = {
+    ProgramError.COMMITMENT_EXISTS: AlreadyAnchored,
+    ProgramError.LIST_EXISTS: AlreadyAnchored,
+    ProgramError.ALREADY_VETOED: AlreadyVetoed,
+    ProgramError.ALREADY_REJECTED: AlreadyVetoed,
+}
 _INSTRUCTION_INDEX: Final = 1  # behind the compute budget
 
 
@@ -203,18 +209,18 @@ class ProgramSettlement:
         )
         return await self._send("stake", instruction, staker)
 
-    async def anchor_commitment(self, task: bytes, round: int, digest: bytes) -> Receipt:
-        """Anchor a round's commitment. Raises `AlreadyAnchored` if the round has one."""
+    async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:
+        """Anchor the commitment of a round's attempt. Raises `AlreadyAnchored` if it has one."""
         staker = self._require_staker()
         instruction = encode.anchor_commitment(
-            task, bytes(staker.pubkey()), round, digest, program_id=self._program_id
+            task, bytes(staker.pubkey()), round, digest, attempt=attempt, program_id=self._program_id
         )
-        return await self._send(f"anchor the commitment of round {round}", instruction, staker)
+        return await self._send(f"anchor the commitment of {_named(round, attempt)}", instruction, staker)
 
     async def anchor_list(
-        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int
+        self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int, attempt: int = 0
     ) -> Receipt:
-        """Anchor a round's list. Raises `AlreadyAnchored` if the round has one."""
+        """Anchor the list of a round's attempt. Raises `AlreadyAnchored` if it has one."""
         staker = self._require_staker()
         instruction = encode.anchor_list(
             task,
@@ -223,9 +229,16 @@ class ProgramSettlement:
             root,
             reward_total,
             slash_total,
+            attempt=attempt,
             program_id=self._program_id,
         )
-        return await self._send(f"anchor the list of round {round}", instruction, staker)
+        return await self._send(f"anchor the list of {_named(round, attempt)}", instruction, staker)
+
+    async def veto(self, task: bytes, round: int, attempt: int) -> Receipt:
+        """Put the staking key's stake against a list. Raises `AlreadyVetoed` if nothing is left to do."""
+        staker = self._require_staker()
+        instruction = encode.veto(task, bytes(staker.pubkey()), round, attempt, program_id=self._program_id)
+        return await self._send(f"veto the list of {_named(round, attempt)}", instruction, staker)
 
     async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:
         """Pay and slash one staker up to its leaf.
@@ -288,7 +301,7 @@ class ProgramSettlement:
         code = _custom_code(failure.err)
         error = None if code is None else program_error(code)
         if error is not None:
-            return (AlreadyAnchored if error in _ANCHORED else ProgramRefused)(action, error)
+            return _NOTHING_LEFT_TO_DO.get(error, ProgramRefused)(action, error)
         if code == _SYSTEM_SHORT_OF_ROE or failure.err in _PAYER_SHORT:
             return PayerShort(action, self.payer)
         return failure
@@ -307,6 +320,10 @@ _UNPAYABLE: Final = frozenset(
         ProgramError.REWARDS_ABOVE_LIST,
     }
 )
+
+
+def _named(round: int, attempt: int) -> str:
+    return f"round {round}, attempt {attempt}" if attempt else f"round {round}"
 
 
 def _concerns_payment(error: ProgramRefused | TransactionFailed) -> bool:

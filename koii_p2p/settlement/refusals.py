@@ -53,11 +53,16 @@ class ProgramError(IntEnum):
     SYSCALL = 1017, "The runtime refused a service (clock, rent, hashing or a transfer)."
     RENT_UNSUPPORTED = 1018, "The cluster's rent exemption threshold is neither one nor two years."
 
-    TERMS_TIMING = 1020, "A window or the round time is zero, or the two windows are longer than a round."
+    TERMS_TIMING = (
+        1020,
+        "A window or the round time is zero or too long, the two windows together are longer than a round, "
+        "or the audit has fewer than the 6 slots that every profile but koii needs.",
+    )
     TERMS_STAKE = 1021, "The minimum stake is zero or the slash is above 10 000 basis points."
     TERMS_AUDIT = (
         1022,
-        "No auditors, no quorum, a quorum above the number of auditors, or an unknown profile.",
+        "An audit rule is unknown or out of its range, two of them contradict each other, "
+        "or more than 15 failed distributions are allowed.",
     )
     TERMS_NAME = 1023, "The task's name or its program is empty."
 
@@ -66,17 +71,17 @@ class ProgramError(IntEnum):
     BENEFICIARY_EMPTY = 1032, "The beneficiary of a new stake is the all-zero key."
     BENEFICIARY_CHANGED = 1033, "A top-up names another beneficiary than the stake has."
     NOT_THE_STAKER = 1034, "The signer is not the staker of this stake account."
-    ANCHORER_BELOW_MINIMUM = 1035, "The anchoring staker holds less than the minimum stake."
+    ANCHORER_BELOW_MINIMUM = 1035, "The anchoring or vetoing staker holds less than the minimum stake."
     STAKE_OF_ANOTHER_TASK = 1036, "The stake account belongs to another task."
 
     WRONG_ATTEMPT = 1040, "The round is not at this attempt."
     COMMITMENT_EARLY = 1041, "The commitment window of this round is not open yet."
     COMMITMENT_LATE = 1042, "The commitment window of this round is over."
-    COMMITMENT_EXISTS = 1043, "The round has a commitment already."
+    COMMITMENT_EXISTS = 1043, "This attempt of the round has a commitment already."
     NO_COMMITMENT = 1044, "The round has no commitment, so it gets no list."
     LIST_EARLY = 1045, "The distribution window of this round is not open yet."
     LIST_LATE = 1046, "The distribution window of this round is over."
-    LIST_EXISTS = 1047, "The round has a distribution list already."
+    LIST_EXISTS = 1047, "This attempt of the round has a distribution list already."
     TOTALS_DECREASE = 1048, "A cumulative total is below that of the newest list."
     REWARDS_ABOVE_BOUNTY = 1049, "The new rewards are above the round's bounty plus the new slashes."
     REWARDS_ABOVE_VAULT = (
@@ -84,6 +89,20 @@ class ProgramError(IntEnum):
         "The rewards promised and not yet paid are above the vault plus the slashes not yet taken.",
     )
     SLASHES_ABOVE_STAKES = 1051, "The slashes announced and not yet taken are above all stakes together."
+    LIST_ORDER = 1052, "A list of a later round stands: lists are anchored in ascending order of rounds."
+    ATTEMPTS_USED_UP = (
+        1053,
+        "The task allows no further attempt of this round, or sixteen were rejected, the most there can be.",
+    )
+    BARRED = (
+        1054,
+        "The signer anchored the rejected attempt before this one, so others have to anchor this one.",
+    )
+
+    VETO_EARLY = 1055, "The audit of this distribution list is not open yet."
+    VETO_LATE = 1056, "The audit of this distribution list is over; it can no longer be rejected."
+    ALREADY_VETOED = 1057, "This stake is against the distribution list already."
+    ALREADY_REJECTED = 1058, "This distribution list is rejected already."
 
     NO_LIST = 1060, "The round has no distribution list that the task account remembers."
     SETTLE_EARLY = 1061, "The list's audit is not over yet."
@@ -122,6 +141,10 @@ class ProgramRefused(ChainError):
 
 class AlreadyAnchored(ProgramRefused):
     """Somebody anchored this round first, which is normal: read the task and compare with one's own."""
+
+
+class AlreadyVetoed(ProgramRefused):
+    """Nothing is left to do against this list: the stake is against it already, or it is rejected."""
 
 
 class PayerShort(ChainError):

@@ -13,6 +13,8 @@ from koii_p2p.storage.round_key import ROUND_KEY_BYTES, keys_before, round_key, 
 class Artifact(Enum):
     """The kinds of artifact. The value of those that K2 vouches for is their name in the HTTP API.
 
+    An opening is what this node's own sealed ballot seals: nobody else is shown it before it is revealed.
+
     A proposal is stored before its digest is sent to K2, so that nothing can be anchored whose data is lost in a
     crash; it is kept apart, because another leader's may be the one that lands.
     """
@@ -23,6 +25,7 @@ class Artifact(Enum):
     PROPOSED_COMMITMENT = "proposed-commitment"
     PROPOSED_BUNDLE = "proposed-bundle"
     PROPOSED_LIST = "proposed-list"
+    OPENING = "opening"
 
 
 class Artifacts:

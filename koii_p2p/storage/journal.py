@@ -47,7 +47,7 @@ class AlreadySigned(CheckFailed):
 
     def __init__(self, place: Place) -> None:
         super().__init__(
-            f"A second {_kind_name(place)} of round {place.round} was not signed.",
+            f"A second {_words(place.kind)} of round {place.round} was not signed.",
             "The signing journal holds a different one, and two are punished as an equivocation.",
             "Nothing needs to be done; the first one counts.",
         )
@@ -59,7 +59,7 @@ class BelowFloor(CheckFailed):
 
     def __init__(self, place: Place, floor: int) -> None:
         super().__init__(
-            f"The {_kind_name(place)} of round {place.round} was not signed.",
+            f"The {_words(place.kind)} of round {place.round} was not signed.",
             f"What this key said up to round {floor} is not all in the signing journal, which was imported or "
             "given a floor, and a second, different statement is punished as an equivocation.",
             f"Nothing needs to be done; from round {floor + 1} on this node takes part again.",
@@ -94,6 +94,32 @@ class OtherIdentity(StorageError):
             f"It was kept for {_text(held[of])}, and this is {_text(wanted[of])}.",
             "Give each identity a home of its own (--home).",
         )
+
+
+class SpokenElsewhere(StorageError):
+    """This key is used elsewhere: another node runs with it, or ran while this home was an older copy."""
+
+    def __init__(self, said: Statement, key: bytes, since: int | None = None) -> None:
+        """`said` is what this node did not say; `since` the slot it has run from, if that was said after it."""
+        named = f"{_words(said.kind)} of round {said.round}"
+        remedy = (
+            "Stop the other node. Then set a floor with `koii-p2p journal floor`, and start this one again."
+        )
+        if since is None:
+            super().__init__(
+                f"This node's key has signed another {named}.",
+                f"A second node runs with the key {_text(key)}, or ran while this home was elsewhere; going on "
+                "would only make more evidence against it.",
+                remedy,
+            )
+        else:
+            super().__init__(
+                "Another node runs with this node's key.",
+                f"With the key {_text(key)} a {named} was signed at slot {said.slot}, and not by this node, which "
+                f"runs since slot {since}; two that go on would contradict each other, and lose the stake.",
+                remedy,
+            )
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,13 +331,13 @@ def _key(place: Place) -> bytes:
     return round_key(place.task, place.round) + bytes((place.kind,)) + place.attempt.to_bytes(8, "big")
 
 
-def _kind_name(place: Place) -> str:
-    return place.kind.name.lower().replace("_", " ")
+def _words(kind: Kind) -> str:
+    return kind.name.lower().replace("_", " ")
 
 
 def _described(place: Place) -> str:
     attempt = f", attempt {place.attempt}" if place.attempt else ""
-    return f"the {_kind_name(place)} of round {place.round}{attempt} (task {_text(place.task)})"
+    return f"the {_words(place.kind)} of round {place.round}{attempt} (task {_text(place.task)})"
 
 
 def _text(key: bytes) -> str:

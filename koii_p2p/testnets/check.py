@@ -9,17 +9,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from koii_p2p.records.envelope import decode_record, verify
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.anchors import AnchoredRound
-from koii_p2p.rounds.commitment import NO_PREVIOUS, Commitment, CommitmentError
+from koii_p2p.rounds.assignment import AuditAssignment
+from koii_p2p.rounds.commitment import NO_PREVIOUS, Bundle, Commitment, CommitmentError, build_commitment
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
+from koii_p2p.rounds.reputation import (
+    REPUTATION_ROUNDS,
+    Reputation,
+    RoundStanding,
+    audit_rate,
+    counts_in,
+    reputations,
+    standing_of,
+)
 from koii_p2p.rounds.roster import Roster, RosterError, StakeHistory, roster_at
+from koii_p2p.rounds.round_records import RoundRecords, sort_records
+from koii_p2p.rounds.tally import Tally
+from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.rounds.verification import RoundEvidence, check_round
 from koii_p2p.settlement.history import ChainEntry, check_history, read_entries, replay
 from koii_p2p.settlement.instructions import (
@@ -27,11 +41,13 @@ from koii_p2p.settlement.instructions import (
     AnchorList,
     Settle,
     Stake,
+    Veto,
     stake_address,
     task_address,
 )
 from koii_p2p.settlement.interface import StakeAccount, TaskState
 from koii_p2p.settlement.layouts import CHECKPOINT_RING, LayoutError, decode_stake, decode_task
+from koii_p2p.testnets.attempts import Attempt, attempts_of, standing_copies
 from koii_p2p.testnets.evidence import ARTIFACTS, Evidence, RoundCopies
 
 
@@ -50,16 +66,31 @@ class CheckFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Played:
+    """How a round was played: its records, who was due for what, and what it came to."""
+
+    records: RoundRecords
+    assignment: AuditAssignment
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedRound:
-    """One round as recomputed. `entries` are its transactions that succeeded, `refused` how many did not."""
+    """One round as recomputed. `entries` are its transactions that succeeded, `refused` how many did not.
+
+    `attempts` are all that were committed to, `anchored` the newest of them. Commitment, list and `played` are those
+    of the attempt that stands, as far as they could be verified.
+    """
 
     number: int
     anchored: AnchoredRound | None
     roster: Roster | None
-    commitment: Commitment | None
-    list: DistributionList | None
     entries: tuple[ChainEntry, ...]
     refused: int
+    attempts: tuple[Attempt, ...] = ()
+    commitment: Commitment | None = None
+    list: DistributionList | None = None
+    played: Played | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,35 +303,48 @@ class _Check:
         anchors = told.rounds if told.head == state.head else {**told.rounds, **state.rounds}
         histories = tuple(stake.history for stake in self._stakes.values())
         newest: DistributionList | None = None
+        standings: dict[int, RoundStanding] = {}
         rounds: list[CheckedRound] = []
         for number in range(self._evidence.rounds):
-            checked = self._check_round(number, state, anchors, histories, newest)
+            roster = self._roster(histories, number, state.terms)
+            known = _reputations(number, anchors, standings, state.terms)
+            checked = self._check_round(number, state.terms, anchors, roster, newest, known)
+            # K2 takes lists in ascending order of rounds, so that the newest one that stands is the one before this.
             newest = checked.list or newest
+            if checked.commitment is not None:
+                standings[number] = standing_of(checked.commitment)
             rounds.append(checked)
         return rounds
+
+    def _roster(self, histories: Iterable[StakeHistory], number: int, terms: TaskTerms) -> Roster | None:
+        try:
+            return roster_at(histories, number, terms)
+        except RosterError as error:
+            self._find("roster", f"There is no roster: {error}", round=number)
+            return None
 
     def _check_round(
         self,
         number: int,
-        state: TaskState,
+        terms: TaskTerms,
         anchors: Mapping[int, AnchoredRound],
-        histories: Iterable[StakeHistory],
+        roster: Roster | None,
         previous: DistributionList | None,
+        known: Mapping[bytes, Reputation],
     ) -> CheckedRound:
-        terms, anchored = state.terms, anchors.get(number)
+        anchored = anchors.get(number)
         entries = [entry for entry in self._entries if _round_of(entry) == number]
         succeeded = tuple(entry for entry in entries if entry.err is None)
-        refused = len(entries) - len(succeeded)
-        try:
-            roster = roster_at(histories, number, terms.clock, terms.minimum_stake)
-        except RosterError as error:
-            self._find("roster", f"There is no roster: {error}", round=number)
-            roster = None
+        checked = CheckedRound(number, anchored, roster, succeeded, len(entries) - len(succeeded))
         if anchored is None or roster is None:
-            return CheckedRound(number, anchored, roster, None, None, succeeded, refused)
+            return checked
+        checked = replace(checked, attempts=attempts_of(succeeded, anchored))
         self._count_anchors(number, anchored, succeeded)
+        if anchored.rejected:
+            return checked  # nothing of it counts, so that nobody needs to hold its bytes
         blockhash = self._blockhash(number, terms.clock.submission(number).closes)
         copies = self._evidence.copies.get(number) or RoundCopies({}, {}, {})
+        copies = standing_copies(copies, checked.attempts)
         commitment, bundle, listed = (self._choose(number, name, copies, anchored) for name in ARTIFACTS)
         missing = [
             name for name, data in zip(ARTIFACTS[:2], (commitment, bundle), strict=True) if data is None
@@ -309,8 +353,7 @@ class _Check:
             self._find("missing", f"No node holds the {name}.", round=number)
         decoded = None if commitment is None else _decode_commitment(commitment, anchored)
         if commitment is None or bundle is None or blockhash is None:
-            return CheckedRound(number, anchored, roster, decoded, None, succeeded, refused)
-        earlier = [other for other in anchors if other < number]
+            return replace(checked, commitment=decoded)
         report = check_round(
             terms,
             self._chain.genesis,
@@ -325,23 +368,38 @@ class _Check:
                 anchored_root=anchored.list_root,
                 anchored_reward_total=anchored.reward_total,
                 anchored_slash_total=anchored.slash_total,
-                previous_digest=anchors[max(earlier)].commitment if earlier else NO_PREVIOUS,
+                previous_digest=_previous_digest(number, anchors),
+                reputations=known,
             ),
             previous,
         )
         for finding in report.findings:
             self._find(finding.code.value, finding.text, finding.subject, round=number)
-        return CheckedRound(number, anchored, roster, decoded, report.list, succeeded, refused)
+        played = None
+        if report.ok and decoded is not None:
+            played = _play(terms, self._chain.genesis, roster, decoded, bundle, known)
+        return replace(checked, commitment=decoded, list=report.list, played=played)
 
     def _count_anchors(self, number: int, anchored: AnchoredRound, entries: Iterable[ChainEntry]) -> None:
-        counts = Counter(type(entry.instruction) for entry in entries)
-        due = {AnchorCommitment: 1, AnchorList: 0 if anchored.list_root is None else 1}
-        for kind, count in due.items():
-            if counts[kind] != count:
+        """One commitment for each attempt, and one list; only the newest attempt may lack its list."""
+        counts: Counter[tuple[type[AnchorCommitment | AnchorList], int]] = Counter()
+        for entry in entries:
+            match entry.instruction:
+                case AnchorCommitment(attempt=attempt) | AnchorList(attempt=attempt):
+                    counts[type(entry.instruction), attempt] += 1
+        due = {
+            (kind, one): 1 for kind in (AnchorCommitment, AnchorList) for one in range(anchored.attempt + 1)
+        }
+        due[AnchorList, anchored.attempt] = 0 if anchored.list_root is None else 1
+        for kind, attempt in sorted(
+            counts.keys() | due.keys(), key=lambda place: (place[1], place[0].__name__)
+        ):
+            held, wanted = counts[kind, attempt], due.get((kind, attempt), 0)
+            if held != wanted:
                 text = (
-                    f"The chain has {counts[kind]} {kind.__name__} transactions that succeeded, not {count}."
+                    f"The chain has {held} {kind.__name__} transactions of attempt {attempt} that succeeded"
                 )
-                self._find("transactions", text, round=number)
+                self._find("transactions", f"{text}, not {wanted}.", round=number)
 
     def _blockhash(self, number: int, after: int) -> bytes | None:
         slot, blockhash = self._chain.blocks.get(number, (-1, b""))
@@ -384,16 +442,16 @@ class _Check:
     # --- settlement
 
     def _check_settles(self, state: TaskState, rounds: Iterable[CheckedRound]) -> None:
-        lists = {checked.number: checked.list for checked in rounds}
+        checks = {checked.number: checked for checked in rounds}
         for entry in self._succeeded():
             settle = entry.instruction
-            if not isinstance(settle, Settle) or settle.round not in lists:
+            if not isinstance(settle, Settle) or settle.round not in checks:
                 continue
             name = f"The settlement {entry.signature} of {self._name(settle.leaf.staker)}"
-            listed = lists[settle.round]
+            anchored, listed = checks[settle.round].anchored, checks[settle.round].list
             if listed is not None and not merkle.verify(listed.root, settle.leaf.encode(), settle.proof):
                 self._find("settle", f"{name} proves no leaf of the list.", settle.leaf.staker, settle.round)
-            opens = state.terms.clock.settles_at(settle.round)
+            opens = state.terms.clock.settles_at(settle.round, anchored.attempt if anchored else 0)
             if entry.slot < opens:
                 self._find(
                     "settle",
@@ -436,13 +494,64 @@ class _Check:
 
 def _round_of(entry: ChainEntry) -> int | None:
     match entry.instruction:
-        case AnchorCommitment(round=number) | AnchorList(round=number) | Settle(round=number):
+        case (
+            AnchorCommitment(round=number)
+            | AnchorList(round=number)
+            | Veto(round=number)
+            | Settle(round=number)
+        ):
             return number
     return None
 
 
 def _settled_round(entry: ChainEntry) -> int | None:
     return entry.instruction.round if isinstance(entry.instruction, Settle) else None
+
+
+def _previous_digest(number: int, anchors: Mapping[int, AnchoredRound]) -> bytes:
+    """The newest commitment of an earlier round that stood at its first attempt."""
+    stood = [
+        earlier
+        for earlier, anchored in anchors.items()
+        if earlier < number and anchored.attempt == 0 and not anchored.rejected
+    ]
+    return anchors[max(stood)].commitment if stood else NO_PREVIOUS
+
+
+def _reputations(
+    number: int,
+    anchors: Mapping[int, AnchoredRound],
+    standings: Mapping[int, RoundStanding],
+    terms: TaskTerms,
+) -> dict[bytes, Reputation]:
+    """Reputations in a round, from the commitments that count in it; empty where the task has none."""
+    if not terms.audit.reputation_floor:
+        return {}
+    return reputations(
+        number,
+        (
+            standings[older]
+            for older in range(max(0, number - REPUTATION_ROUNDS - 1), number)
+            if older in standings and counts_in(anchors[older], number, terms.clock)
+        ),
+    )
+
+
+def _play(
+    terms: TaskTerms,
+    genesis: bytes,
+    roster: Roster,
+    commitment: Commitment,
+    bundle: bytes,
+    known: Mapping[bytes, Reputation],
+) -> Played:
+    """Play a round again whose commitment and bundle were found to be right."""
+    rates = {key: audit_rate(found, terms.audit) for key, found in known.items()}
+    assignment = AuditAssignment(commitment.beacon, roster, terms.audit, rates)
+    verified = [verify(decode_record(raw), genesis) for raw in Bundle.decode(bundle).records]
+    records = sort_records(verified, terms, roster, genesis)
+    built = build_commitment(terms, roster, commitment.beacon, commitment.previous, records, assignment)
+    return Played(built.records, assignment, built.tally)
 
 
 def _decode_commitment(data: bytes, anchored: AnchoredRound) -> Commitment | None:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-HONEST = "honest"
-CHEATER = "wrong-value"
-"""The behaviour of a cheater, as `koii-p2p join --behaviour` names it."""
+HONEST: Final = "honest"
+WRONG_VALUE: Final = "wrong-value"
+EQUIVOCATING: Final = "equivocating"
+LATE_ACCUSER: Final = "late-accuser"
+OMITTING_LEADER: Final = "omitting-leader"
+"""Behaviours, as `koii-p2p join --behaviour` names them."""
+
+MISBEHAVIOURS: Final = (EQUIVOCATING, LATE_ACCUSER, OMITTING_LEADER, WRONG_VALUE)
+"""In the order in which a testnet's last nodes get them: those who submit a wrong value come last."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """One node: its name, base58 keys, behaviour, what it staked, and what its wallet held when it started (Roe)."""
+    """One node: its name, base58 keys, behaviour, what it staked, and what its wallet held when it started (Roe).
+
+    A `witness` submits no work; with a stake of 0 it audits on a seat for keys without stake. `patrols` is how many
+    more submissions a round it looks at, and `canaries` whether it hands in known-bad work now and then.
+    """
 
     name: str
     key: str
@@ -19,8 +30,16 @@ class NodeIdentity:
     behaviour: str
     stake: int
     opening_balance: int
+    witness: bool = False
+    patrols: int = 0
+    canaries: bool = False
 
     @property
     def cheats(self) -> bool:
-        """Whether it was told to misbehave."""
-        return self.behaviour != HONEST
+        """Whether it hands in work that its task did not make, which is to cost it its stake."""
+        return self.behaviour in (WRONG_VALUE, EQUIVOCATING)
+
+    @property
+    def role(self) -> str:
+        """What it is in one or two words: its behaviour, or witness."""
+        return "witness" if self.witness and self.behaviour == HONEST else self.behaviour

@@ -23,12 +23,12 @@ from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import save_secret
 from koii_p2p.testnets.folder import NetFolder, State
-from koii_p2p.testnets.identity import CHEATER, HONEST, NodeIdentity
+from koii_p2p.testnets.identity import HONEST, NodeIdentity
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.process_mark import mark_of
 from koii_p2p.testnets.processes import KOII_P2P, PYTHON, Child, stop_all
 from koii_p2p.testnets.timing import RoundLengths, first_counted_round, lead_slots, round_lengths
-from koii_p2p.testnets.topology import Topology
+from koii_p2p.testnets.topology import FAILED_LISTS, NodePlan, Topology
 
 FEE_MONEY: Final = ROE_PER_KOII
 """Roe in each wallet above its stake, for fees: a transaction costs 5000 to 10000."""
@@ -133,15 +133,17 @@ class RunningNet:
         creator = SecretKey.generate()
         save_secret(self.folder.creator_key, creator)
         self._settlement = ProgramSettlement(self._rpc, creator)
-        secrets = [self._make_node(index) for index in range(self.topology.nodes)]
+        secrets = [self._make_node(index, plan) for index, plan in enumerate(self.topology.plan())]
         rounds = KEPT_ROUNDS if keep else self.topology.rounds + SPARE_ROUNDS
         await self._airdrop(creator, secrets, self.topology.bounty * rounds)
         await self._create_task(lead_slots(self.topology, node_seconds, os.cpu_count() or 1))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._settlement.fund, self.task, self.topology.bounty * rounds)
-            for staker, wallet in secrets:
-                nursery.start_soon(self._stake, staker, wallet)
-        self._note(f"the task is funded and {len(secrets)} nodes are staked")
+            for node, (staker, wallet) in zip(self.nodes, secrets, strict=True):
+                if node.identity.stake:
+                    nursery.start_soon(self._stake, staker, wallet)
+        staked = sum(node.identity.stake > 0 for node in self.nodes)
+        self._note(f"the task is funded and {staked} nodes are staked")
         await self._open_books(secrets)
         await self._start_nodes()
 
@@ -166,21 +168,23 @@ class RunningNet:
         await self._rehearsal.ended()
         return trio.current_time() - began
 
-    def _make_node(self, index: int) -> tuple[SecretKey, SecretKey]:
+    def _make_node(self, index: int, plan: NodePlan) -> tuple[SecretKey, SecretKey]:
         name = f"node-{index:02d}"
         home = self.folder.home(name)
         home.prepare()
         staker, wallet = SecretKey.generate(), SecretKey.generate()
         save_secret(home.staking_key, staker)
         save_secret(home.wallet_key, wallet)
-        behaviour = CHEATER if self.topology.cheats(index) else HONEST
         identity = NodeIdentity(
             name,
             str(Pubkey(staker.public_key)),
             str(Pubkey(wallet.public_key)),
-            behaviour,
-            self.topology.stake,
+            plan.behaviour,
+            self.topology.stake if plan.staked else 0,
             0,
+            plan.witness,
+            self.topology.patrols if plan.behaviour == HONEST else 0,
+            plan.canaries,
         )
         self.nodes.append(NetNode(identity, home))
         return staker, wallet
@@ -217,6 +221,8 @@ class RunningNet:
             audit_window=lengths.audit_window,
             bounty_per_round=self.topology.bounty,
             minimum_stake=self.topology.stake,
+            allowed_failed_distributions=FAILED_LISTS,
+            audit=self.topology.audit,
             program=self.topology.task.name[:64],
         )
         created = await self.settlement.create_task(terms, NONCE)
@@ -278,6 +284,9 @@ class RunningNet:
             *("--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", "--expected-peers", str(self.topology.nodes)),
             *("--claim-every", "1", "--behaviour", node.identity.behaviour, "--api-port", "0"),
         ]
+        command += ["--witness"] if node.identity.witness else []
+        command += ["--patrols", str(node.identity.patrols)] if node.identity.patrols else []
+        command += ["--canaries"] if node.identity.canaries else []
         for address in others[0].addresses[:1] if others else ():
             command += ["--bootstrap", address]
         node.child = Child(node.name, command, self.folder.logs, self._environment)

@@ -9,13 +9,12 @@ from typing import Any
 
 from solders.pubkey import Pubkey
 
-from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.tally import AuditorStatus
-from koii_p2p.rounds.tally import Outcome as Decided
-from koii_p2p.rounds.terms import BASIS_POINTS, TaskTerms
 from koii_p2p.settlement.history import ChainEntry
-from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, Settle
+from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, Settle, Veto
+from koii_p2p.testnets.attempts import Attempt
 from koii_p2p.testnets.check import CheckedRound, CheckReport
+from koii_p2p.testnets.expectations import failures, newest_leaf, remarks
 from koii_p2p.testnets.identity import NodeIdentity
 
 VOTED = frozenset({AuditorStatus.DILIGENT, AuditorStatus.OVERRULED, AuditorStatus.EQUIVOCATED})
@@ -44,7 +43,7 @@ class NodeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TransactionLine:
-    """One transaction of a round on the chain."""
+    """One transaction of a round on the chain. `attempt` is 0 for a settlement."""
 
     round: int
     what: str
@@ -52,13 +51,15 @@ class TransactionLine:
     slot: int
     fee: int | None
     by: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """All of it. `failures` is what was expected and is not so, in sentences; empty if all is well.
 
-    Rounds before `first` began while nodes were still starting: whoever missed them did nothing wrong.
+    `remarks` say what disputes came to: accusations, convictions, vetoes. Rounds before `first` began while nodes were
+    still starting: whoever missed them did nothing wrong.
     """
 
     report: CheckReport
@@ -66,6 +67,7 @@ class Outcome:
     transactions: tuple[TransactionLine, ...]
     settled: int
     failures: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
     first: int = 0
 
     @property
@@ -75,13 +77,14 @@ class Outcome:
 
 
 def outcome_of(report: CheckReport, nodes: Iterable[NodeIdentity], first: int = 0) -> Outcome:
-    """Summarise a check and compare it with what honest nodes and cheaters should end with."""
+    """Summarise a check and compare it with what each node should end with, given how it was told to behave."""
     identities = tuple(nodes)
     names = {node.key: node.name for node in identities} | {node.wallet: node.name for node in identities}
     rows = tuple(_node_outcome(report, node) for node in identities)
     settled = sum(1 for checked in report.rounds[first:] if _is_settled(report, checked))
-    failures = tuple(_failures(report, rows, settled, first))
-    return Outcome(report, rows, tuple(_transactions(report, names)), settled, failures, first)
+    wrong = tuple(failures(report, identities, settled, first))
+    said = tuple(remarks(report, identities))
+    return Outcome(report, rows, tuple(_transactions(report, names)), settled, wrong, said, first)
 
 
 def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
@@ -96,7 +99,7 @@ def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
         status = None if commitment is None else dict(commitment.auditors).get(key)
         audits_due += status is not None
         audited += status in VOTED
-    leaf = _newest_leaf(report, key)
+    leaf = newest_leaf(report, key)
     stake = report.stakes.get(key)
     return NodeOutcome(
         node=node,
@@ -113,13 +116,6 @@ def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
     )
 
 
-def _newest_leaf(report: CheckReport, key: bytes) -> Leaf:
-    for checked in reversed(report.rounds):
-        if checked.list is not None:
-            return checked.list.leaf(key) or Leaf(key, 0, 0)
-    return Leaf(key, 0, 0)
-
-
 def _is_settled(report: CheckReport, checked: CheckedRound) -> bool:
     """Anchored, and every leaf of its list paid out and taken in full."""
     if checked.list is None or checked.anchored is None or checked.anchored.list_root is None:
@@ -132,62 +128,27 @@ def _is_settled(report: CheckReport, checked: CheckedRound) -> bool:
     )
 
 
-def _failures(report: CheckReport, rows: tuple[NodeOutcome, ...], settled: int, first: int) -> Iterable[str]:
-    for checked in report.rounds[first:]:
-        if checked.anchored is None:
-            yield f"Round {checked.number} has no commitment on K2."
-        elif checked.anchored.list_root is None:
-            yield f"Round {checked.number} has no distribution list on K2."
-    counted = len(report.rounds) - first
-    if settled < counted:
-        yield f"Only {settled} of {counted} rounds are settled in full."
-    if report.state is None:
-        return
-    terms = report.state.terms
-    for row in rows:
-        yield from _wrong_verdicts(row, first)
-        expected = _expected_slash(row.node, terms) if row.node.cheats else 0
-        reward = 0 if row.node.cheats else _shares(report, row, terms)
-        if row.reward != reward or row.paid != reward:
-            yield f"{row.node.name} was awarded {row.reward} and paid {row.paid} Roe, not {reward}."
-        if row.slash != expected or row.taken != expected:
-            yield f"{row.node.name} was slashed {row.slash} and lost {row.taken} Roe, not {expected}."
-        if row.stake != row.node.stake - expected:
-            yield f"{row.node.name} has {row.stake} Roe staked, not {row.node.stake - expected}."
-
-
-def _expected_slash(node: NodeIdentity, terms: TaskTerms) -> int:
-    return node.stake * terms.slash_basis_points // BASIS_POINTS
-
-
-def _wrong_verdicts(row: NodeOutcome, first: int) -> Iterable[str]:
-    for number, verdict in enumerate(row.verdicts):
-        approved = verdict == Decided.APPROVED.name
-        if not row.node.cheats and not approved and number >= first:
-            seen = verdict or "no submission"
-            yield f"{row.node.name} is honest and was not approved in round {number} ({seen})."
-        if row.node.cheats and approved:
-            yield f"{row.node.name} cheats and was approved in round {number}."
-
-
-def _shares(report: CheckReport, row: NodeOutcome, terms: TaskTerms) -> int:
-    """Roe that the approved rounds of a node are worth: `bounty // approved` of each."""
-    total = 0
-    for checked, verdict in zip(report.rounds, row.verdicts, strict=True):
-        if verdict == Decided.APPROVED.name and checked.commitment is not None:
-            outcomes = list(checked.commitment.outcome_of.values())
-            total += terms.bounty_per_round // outcomes.count(Decided.APPROVED)
-    return total
-
-
 def _transactions(report: CheckReport, names: Mapping[str, str]) -> Iterable[TransactionLine]:
-    kinds = {AnchorCommitment: "commitment", AnchorList: "list", Settle: "settle"}
+    kinds = {AnchorCommitment: "commitment", AnchorList: "list", Veto: "veto", Settle: "settle"}
     for checked in report.rounds:
         for entry in checked.entries:
             what = kinds.get(type(entry.instruction), "")
             yield TransactionLine(
-                checked.number, what, entry.signature, entry.slot, entry.fee, _by(entry, names)
+                checked.number,
+                what,
+                entry.signature,
+                entry.slot,
+                entry.fee,
+                _by(entry, names),
+                _attempt(entry),
             )
+
+
+def _attempt(entry: ChainEntry) -> int:
+    match entry.instruction:
+        case AnchorCommitment(attempt=attempt) | AnchorList(attempt=attempt) | Veto(attempt=attempt):
+            return attempt
+    return 0
 
 
 def _by(entry: ChainEntry, names: Mapping[str, str]) -> str:
@@ -210,6 +171,13 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
                 if checked.anchored is None or checked.anchored.list_root is None
                 else checked.anchored.list_root.hex(),
                 "roster": None if checked.roster is None else len(checked.roster),
+                "attempts": [_attempt_json(attempt) for attempt in checked.attempts],
+                "full_audits": []
+                if checked.played is None
+                else [str(Pubkey(key)) for key in sorted(checked.played.tally.full_audits)],
+                "auditors": {}
+                if checked.commitment is None
+                else {str(Pubkey(key)): status.name for key, status in checked.commitment.auditors},
                 "transactions": _counts(outcome.transactions, checked.number),
                 "refused": checked.refused,
             }
@@ -221,6 +189,19 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "transactions": [dataclasses.asdict(line) for line in outcome.transactions],
         "findings": [dataclasses.asdict(finding) for finding in report.findings],
         "failures": list(outcome.failures),
+        "remarks": list(outcome.remarks),
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "commitment": attempt.commitment.hex(),
+        "commitment_by": str(Pubkey(attempt.commitment_by)),
+        "list_root": None if attempt.list_root is None else attempt.list_root.hex(),
+        "list_by": None if attempt.list_by is None else str(Pubkey(attempt.list_by)),
+        "vetoed_by": [str(Pubkey(key)) for key in attempt.vetoed_by],
+        "rejected": attempt.rejected,
     }
 
 
@@ -233,7 +214,7 @@ def _row_json(row: NodeOutcome) -> dict[str, Any]:
 
 
 def _counts(lines: Iterable[TransactionLine], number: int) -> dict[str, int]:
-    counts = {"commitment": 0, "list": 0, "settle": 0}
+    counts = {"commitment": 0, "list": 0, "veto": 0, "settle": 0}
     for line in lines:
         if line.round == number:
             counts[line.what] += 1

@@ -13,10 +13,10 @@ from solders.pubkey import Pubkey
 from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
 from koii_p2p.records.keys import SecretKey
-from koii_p2p.rounds.clock import RoundClock
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
+from koii_p2p.testnets.attempts import final_slot
 from koii_p2p.testnets.check import check
 from koii_p2p.testnets.evidence import (
     Evidence,
@@ -103,7 +103,6 @@ async def _watch(net: RunningNet, audience: Audience) -> list[str]:
     terms = net.terms
     assert terms is not None, "the testnet was started"
     watcher = Watcher(terms, net.settlement, net.rounds)
-    final = terms.clock.settles_at(net.rounds - 1)
     deaths: dict[str, str] = {}
     claiming_since: float | None = None
     async with AsyncExitStack() as stack:
@@ -121,7 +120,7 @@ async def _watch(net: RunningNet, audience: Audience) -> list[str]:
                 )
             snapshot = await watcher.look(alive)
             audience.show(net, snapshot)
-            if snapshot.slot > final:
+            if snapshot.slot > snapshot.final:
                 claiming_since = claiming_since or trio.current_time()
                 if trio.current_time() - claiming_since > CLAIM_SECONDS or _all_claimed(net, snapshot):
                     return list(deaths.values())
@@ -129,13 +128,12 @@ async def _watch(net: RunningNet, audience: Audience) -> list[str]:
 
 
 def _all_claimed(net: RunningNet, snapshot: Snapshot) -> bool:
-    """Whether K2 has paid every honest node, and slashed every cheater, what a whole testnet leads to."""
-    share = net.topology.rounds * (net.topology.bounty // net.topology.honest)
-    return all(
-        snapshot.stakes.get(node.identity.key, 0) < node.identity.stake
-        if node.identity.cheats
-        else snapshot.paid.get(node.identity.key, 0) >= share
-        for node in net.nodes
+    """Whether K2 has paid everybody who did its work, and slashed every cheater, what a quiet testnet leads to."""
+    sharing = [node.identity for node in net.nodes if not node.identity.cheats and not node.identity.witness]
+    share = net.topology.rounds * (net.topology.bounty // len(sharing))
+    cheating = [node.identity for node in net.nodes if node.identity.cheats]
+    return all(snapshot.paid.get(node.key, 0) >= share for node in sharing) and all(
+        snapshot.stakes.get(node.key, 0) < node.stake for node in cheating
     )
 
 
@@ -161,12 +159,15 @@ def _clients(net: RunningNet, stack: AsyncExitStack) -> list[NodeClient]:
 
 async def _settle_open_leaves(net: RunningNet, copies: Mapping[int, RoundCopies], audience: Audience) -> None:
     """Settle every leaf of the last list that its node did not: anyone may, and balances then show everything."""
-    number = net.rounds - 1
     state = await net.settlement.task_state(net.task)
-    anchored = state.rounds.get(number)
-    listed = None if anchored is None else _anchored_list(copies[number], anchored.list_root)
+    lists = [
+        one for one in state.rounds.values() if one.round in copies and one.list_root and not one.rejected
+    ]
+    newest = max(lists, key=lambda one: one.round, default=None)
+    listed = None if newest is None else _anchored_list(copies[newest.round], newest.list_root)
     if listed is None:
         return
+    number = listed.round
     open_leaves = 0
     for history in await net.settlement.stakes(net.task):
         leaf = listed.leaf(history.staker)
@@ -227,7 +228,7 @@ async def check_running(folder: NetFolder, state: State) -> Outcome:
         rpc = await stack.enter_async_context(RpcClient(state.k2_url))
         settlement = ProgramSettlement(rpc, SecretKey.generate())  # only reads
         clock = (await settlement.task_state(task)).terms.clock
-        rounds = await _final_rounds(settlement, clock)
+        rounds = await _final_rounds(settlement, task)
         if not rounds:
             slot = await settlement.slot()
             raise CheckFailed(
@@ -247,14 +248,16 @@ async def check_running(folder: NetFolder, state: State) -> Outcome:
     return outcome_from(Evidence(chain, state.nodes, rounds, copies, min(state.first, rounds)))
 
 
-async def _final_rounds(settlement: ProgramSettlement, clock: RoundClock) -> int:
+async def _final_rounds(settlement: ProgramSettlement, task: bytes) -> int:
     """How many rounds are final, and their rewards claimed: nodes claim in the first slots after a list is final."""
-    claimed = clock.audit_window // 2
     while True:
+        state = await settlement.task_state(task)
+        clock, failed_allowed = state.terms.clock, state.terms.allowed_failed_distributions
         slot = await settlement.slot()
-        rounds = max(0, clock.period(slot) - 1)
-        rounds -= rounds > 0 and slot < clock.settles_at(rounds - 1)
-        if not rounds or slot >= clock.settles_at(rounds - 1) + claimed:
+        begun = max(0, clock.period(slot) - 1)
+        final = [final_slot(clock, n, state.rounds.get(n), failed_allowed) for n in range(begun)]
+        rounds = next((n for n in range(begun) if slot < final[n]), begun)
+        if not rounds or slot >= max(final[:rounds]) + clock.audit_window // 2:
             return rounds
         await trio.sleep(LOOK_SECONDS)
 

@@ -16,6 +16,15 @@ WINDOW_SHARE: Final = 0.375
 LEAD_SECONDS: Final = 3.0
 FEWEST_SLOTS: Final = 40
 """Below this, the engine's own pauses (10 slots between two tries) no longer fit into a window."""
+STAGE_SECONDS: Final = 1.4
+STAGE_SLOTS: Final = 4
+"""A sixth of an audit with sealed ballots lasts at least so long: the time for all reveals, and for owning up.
+
+Within it every node has to see the slot, sign, and hand its record to the others, or its vote is lost: on 2 busy
+cores that took up to a second. Whoever signed in time is heard even if the record comes later (by reconciliation, and
+judged by its own slot), so that it is the signing that must fit. Four slots, because a node that is scheduled late may
+miss one or two altogether.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,10 @@ def round_lengths(topology: Topology) -> RoundLengths:
     CPU time on the cores they share. Submissions and audits get 37.5 % each, and the delay gets the rest. Five
     nodes make 15 s, fifteen 21 s: measured on 2 cores with other work running, a submission needs less than a
     third of its window, and so does an audit.
+
+    With sealed ballots the audit is longer where its sixths would be shorter than a stage needs: see
+    `STAGE_SECONDS`. What open ballots do in two stages (votes, full audit: two thirds and a third) then takes four
+    (seals a third, owning up a sixth, reveals a sixth, full audit a third; `rounds.clock`).
     """
     if topology.round_time and topology.submission_window and topology.audit_window:
         return RoundLengths(
@@ -62,8 +75,11 @@ def round_lengths(topology: Topology) -> RoundLengths:
         )
     seconds = BASE_SECONDS + SECONDS_PER_NODE * topology.nodes
     round_time = max(FEWEST_SLOTS, round(seconds * 1000 / topology.slot_ms))
-    window = int(round_time * WINDOW_SHARE)
-    return RoundLengths(topology.slot_ms, round_time, window, window)
+    window = audit = int(round_time * WINDOW_SHARE)
+    if topology.audit.sealed:
+        stage = max(STAGE_SLOTS, -(-round(STAGE_SECONDS * 1000) // topology.slot_ms))
+        audit = max(window, 6 * stage)
+    return RoundLengths(topology.slot_ms, round_time - window + audit, window, audit)
 
 
 def lead_slots(topology: Topology, node_start_seconds: float, cores: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -12,17 +12,36 @@ from typing import Any, Final
 import koii_p2p
 from koii_p2p.amounts import ROE_PER_KOII, roe
 from koii_p2p.errors import ConfigurationError
+from koii_p2p.rounds.audit_rules import AuditRules, Profile
+from koii_p2p.rounds.terms import HARDENED, SHORTEST_AUDIT
+from koii_p2p.testnets.audit_table import AUDIT_FLAGS, audit_rules
+from koii_p2p.testnets.identity import HONEST, LATE_ACCUSER, MISBEHAVIOURS, OMITTING_LEADER, WRONG_VALUE
 
 EXAMPLE_TASK: Final = Path(koii_p2p.__file__).parent.parent / "examples" / "hello_world"
 """Koii's first task; it is part of the source tree, not of an installed wheel."""
 
 MOST_NODES: Final = 200
 MOST_ROUNDS: Final = 1000
+MOST_PATROLS: Final = 100
+FAILED_LISTS: Final = 3
+"""How often a round may be tried again after its list was rejected: the task's `allowed_failed_distributions`."""
 _MOST_KOII: Final = 1_000_000
 _MOST_FILE_BYTES: Final = 64 * 1024
 _AMOUNTS: Final = ("stake", "bounty")
 _INTEGERS: Final = {"nodes": (3, MOST_NODES), "rounds": (1, MOST_ROUNDS), "k2_port": (0, 65534)}
 _WINDOWS: Final = ("round_time", "submission_window", "audit_window")
+_ROLES: Final = ("witnesses", "unstaked_witnesses", "patrols", "canaries")
+_BEHAVIOURS: Final = tuple(name for name in MISBEHAVIOURS if name != WRONG_VALUE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What one node is to be; see `NodeIdentity`."""
+
+    behaviour: str = HONEST
+    staked: bool = True
+    witness: bool = False
+    canaries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +49,12 @@ class Topology:
     """A testnet: `nodes` nodes of which the last `cheaters` submit a wrong value, for `rounds` audited rounds.
 
     `stake` (of each node, also the task's minimum) and `bounty` (of a round) are Roe. The three windows are
-    slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. Raises `ConfigurationError`.
+    slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. `audit` are the task's rules.
+
+    `behaviours` has a number of nodes for each other way to misbehave. Of the honest nodes `witnesses` submit no
+    work, `unstaked_witnesses` have no stake either, and `canaries` of those who submit hand in known-bad work now
+    and then; every honest node looks at `patrols` more submissions a round than it is due for. Raises
+    `ConfigurationError`.
     """
 
     nodes: int = 5
@@ -44,20 +68,87 @@ class Topology:
     round_time: int | None = None
     submission_window: int | None = None
     audit_window: int | None = None
+    audit: AuditRules = HARDENED
+    behaviours: Mapping[str, int] = field(default_factory=dict)
+    witnesses: int = 0
+    unstaked_witnesses: int = 0
+    patrols: int = 0
+    canaries: int = 0
 
     def __post_init__(self) -> None:
         for name, (low, high) in _INTEGERS.items():
             _require(name, getattr(self, name), low, high)
         _require("slot_ms", self.slot_ms, 20, 10_000)
-        _require("cheaters", self.cheaters, 0, self.nodes)
-        if 2 * self.cheaters >= self.nodes:
-            raise _bad(
-                f"cheaters = {self.cheaters} of nodes = {self.nodes}",
-                "The honest nodes must be the majority, or nobody is there to catch the others.",
-                f"Use at most {(self.nodes - 1) // 2} cheaters, or more nodes.",
-            )
+        for name in ("cheaters", "witnesses", "unstaked_witnesses", "canaries"):
+            _require(name, getattr(self, name), 0, self.nodes)
+        _require("patrols", self.patrols, 0, MOST_PATROLS)
+        self._check_behaviours()
+        self._check_roles()
         for name in _AMOUNTS:
             _require(name, getattr(self, name), 1, _MOST_KOII * ROE_PER_KOII)
+        self._check_windows()
+        if not self.task.exists():
+            raise _bad(
+                f"task = {str(self.task)!r}",
+                "There is nothing at this path.",
+                "Name a task's folder or file with --task; examples/hello_world of the source tree is one.",
+            )
+
+    def _check_behaviours(self) -> None:
+        for name, count in self.behaviours.items():
+            if name not in _BEHAVIOURS:
+                remedy = f"There are {', '.join(_BEHAVIOURS)}; {WRONG_VALUE} is the setting `cheaters`."
+                raise _bad(f"the behaviour {name!r}", "No node behaves like this.", remedy)
+            _require(name, count, 0, self.nodes)
+        stakers = self.nodes - self.unstaked_witnesses
+        if 2 * self.misbehaving >= stakers:
+            raise _bad(
+                f"{self.misbehaving} misbehaving nodes of {stakers} with a stake",
+                "The honest nodes must be the majority, or nobody is there to catch the others.",
+                f"Use at most {max(0, stakers - 1) // 2} that misbehave, or more nodes.",
+            )
+        if self.behaviours.get(OMITTING_LEADER, 0) > FAILED_LISTS:
+            raise _bad(
+                f"{OMITTING_LEADER} = {self.behaviours[OMITTING_LEADER]}",
+                f"A round is tried again {FAILED_LISTS} times: so many leaders could spoil every attempt.",
+                f"Use at most {FAILED_LISTS}.",
+            )
+        if self.behaviours.get(LATE_ACCUSER) and self.audit.sealed:
+            raise _bad(
+                f"{LATE_ACCUSER} = {self.behaviours[LATE_ACCUSER]} and sealed ballots",
+                "With sealed ballots nobody can vote after the others: such a node would have nothing to do.",
+                "Leave one of them out.",
+            )
+
+    def _check_roles(self) -> None:
+        submitters = self.honest - self.witnesses - self.unstaked_witnesses
+        if submitters < 1 or self.canaries >= submitters:
+            raise _bad(
+                f"witnesses = {self.witnesses}, unstaked_witnesses = {self.unstaked_witnesses} and "
+                f"canaries = {self.canaries} of {self.honest} honest nodes",
+                "At least one honest node must do nothing but the task's work.",
+                "Use more nodes, or fewer of those.",
+            )
+        if self.canaries and not self.audit.canary_rate:
+            raise _bad(
+                f"canaries = {self.canaries}",
+                "The task's audit rules have no canaries.",
+                "Write sealed = true and a canary_rate, such as 0.25, into the table [audit].",
+            )
+        if self.unstaked_witnesses > self.audit.witness_seats:
+            raise _bad(
+                f"unstaked_witnesses = {self.unstaked_witnesses}",
+                f"The task's audit rules have {self.audit.witness_seats} seats for keys without stake.",
+                f"Write witness_seats = {self.unstaked_witnesses} into the table [audit].",
+            )
+        if self.patrols and self.audit.profile is Profile.KOII:
+            raise _bad(
+                f"patrols = {self.patrols} and profile koii",
+                "Patrols challenge what they find, and Koii's client knows no challenges.",
+                "Leave patrols out, or choose another profile.",
+            )
+
+    def _check_windows(self) -> None:
         given = [name for name in _WINDOWS if getattr(self, name) is not None]
         if given and len(given) < len(_WINDOWS):
             raise _bad(
@@ -73,32 +164,51 @@ class Topology:
                 "It is shorter than the submission and audit windows together.",
                 "Make the round longer or the windows shorter.",
             )
-        if not self.task.exists():
+        if given and self.audit.profile is not Profile.KOII and (self.audit_window or 0) < SHORTEST_AUDIT:
             raise _bad(
-                f"task = {str(self.task)!r}",
-                "There is nothing at this path.",
-                "Name a task's folder or file with --task; examples/hello_world of the source tree is one.",
+                f"audit_window = {self.audit_window}",
+                f"An audit has stages, and they need {SHORTEST_AUDIT} slots.",
+                "Make the audit window longer.",
             )
 
     @property
-    def honest(self) -> int:
-        """How many nodes do what the task says."""
-        return self.nodes - self.cheaters
+    def misbehaving(self) -> int:
+        """How many nodes misbehave."""
+        return self.cheaters + sum(self.behaviours.values())
 
-    def cheats(self, index: int) -> bool:
-        """Whether the node of this index (from 0) is a cheater: the last ones are, so node 0 never is."""
-        return index >= self.honest
+    @property
+    def honest(self) -> int:
+        """How many nodes do what they should."""
+        return self.nodes - self.misbehaving
+
+    def plan(self) -> tuple[NodePlan, ...]:
+        """What each node is to be, by index: submitters, then witnesses, and those who misbehave at the end.
+
+        So node 0 is always honest. Nodes with canaries are the last of the honest submitters.
+        """
+        witnesses = self.witnesses + self.unstaked_witnesses
+        plain = self.honest - witnesses - self.canaries
+        counts = {**self.behaviours, WRONG_VALUE: self.cheaters}
+        return (
+            *(NodePlan() for _ in range(plain)),
+            *(NodePlan(canaries=True) for _ in range(self.canaries)),
+            *(NodePlan(witness=True) for _ in range(self.witnesses)),
+            *(NodePlan(witness=True, staked=False) for _ in range(self.unstaked_witnesses)),
+            *(NodePlan(name) for name in MISBEHAVIOURS for _ in range(counts.get(name, 0))),
+        )
 
 
 def load_topology(file: Path | None, flags: Mapping[str, Any]) -> Topology:
     """Make a topology of a TOML file and flags, where given; a flag goes before the file.
 
-    Flags that are None were not given. In the file amounts are KOII, a task's path is relative to the file.
-    Raises `ConfigurationError` for a file that cannot be read, an unknown name or a value out of range.
+    Flags that are None were not given; `profile` and `sealed` are those of the table [audit]. In the file amounts
+    are KOII, a task's path is relative to the file. Raises `ConfigurationError` for a file that cannot be read, an
+    unknown name or a value out of range.
     """
     values = {} if file is None else _read(file)
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return Topology(**values)
+    given = {name: value for name, value in flags.items() if value is not None}
+    audit = {**values.pop("audit", {}), **{name: given.pop(name) for name in AUDIT_FLAGS if name in given}}
+    return Topology(**{**values, **given}, audit=audit_rules(audit))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -116,11 +226,10 @@ def _read(file: Path) -> dict[str, Any]:
         values: dict[str, Any] = tomllib.loads(text.decode(), parse_float=Decimal)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(what, f"It is not TOML: {error}.", "Correct this line.") from error
-    known = {field.name for field in fields(Topology)}
+    tables = {name: _table(what, name, values) for name in ("audit", "behaviours", "roles")}
+    _check_names(what, tables["roles"], _ROLES, "in [roles] ")
+    _check_names(what, values, {one.name for one in fields(Topology)} - {*tables, *_ROLES}, "")
     for name, value in values.items():
-        if name not in known:
-            remedy = f"There are: {', '.join(sorted(known))}."
-            raise ConfigurationError(what, f"It has a setting `{name}`, which does not exist.", remedy)
         if name in _AMOUNTS:
             try:
                 values[name] = roe(value if type(value) in (str, int, Decimal) else str(value))
@@ -128,7 +237,24 @@ def _read(file: Path) -> dict[str, Any]:
                 raise ConfigurationError(what, f"{name}: {error}.", "Write it like 1.9.") from error
         elif name == "task":
             values[name] = (file.parent / str(value)).resolve()
-    return values
+    return {**values, **tables["roles"], "audit": tables["audit"], "behaviours": tables["behaviours"]}
+
+
+def _table(what: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    table = values.pop(name, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(what, f"`{name}` is not a table.", f"Write [{name}] on a line of its own.")
+    return table
+
+
+def _check_names(
+    what: str, found: Mapping[str, object], known: set[str] | tuple[str, ...], where: str
+) -> None:
+    for name in found:
+        if name not in known:
+            remedy = f"There are: {', '.join(sorted(known))}."
+            why = f"It has {where}a setting `{name}`, which does not exist."
+            raise ConfigurationError(what, why, remedy)
 
 
 def _require(name: str, value: object, low: int, high: int) -> None:

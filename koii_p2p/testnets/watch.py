@@ -10,15 +10,22 @@ from solders.pubkey import Pubkey
 
 from koii_p2p.errors import ChainError, NetworkError
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement.layouts import ROUND_RING
 from koii_p2p.settlement.program import ProgramSettlement
+from koii_p2p.testnets.attempts import final_slot
 from koii_p2p.testnets.node_client import NodeClient
 
-ROUNDS_IN_FLIGHT: Final = 3
+ROUNDS_IN_FLIGHT: Final = 6
+"""Three, and those that are tried again; one that has settled is not asked for any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSnapshot:
-    """One round as one node knows it. Nodes are named by base58 key."""
+    """One round as one node knows it. Nodes are named by base58 key.
+
+    `accused` are disputed; `full_votes` voted in the full audits that this opened. `objections` are reasons by who has
+    them against the list; `attempt` is the newest that K2 holds, and `rejected` whether it was vetoed.
+    """
 
     number: int
     phase: str
@@ -33,11 +40,21 @@ class RoundSnapshot:
     list_agree: int = 0
     list_disagree: int = 0
     settled: bool = False
+    accused: frozenset[str] = frozenset()
+    full_votes: frozenset[str] = frozenset()
+    convicted: frozenset[str] = frozenset()
+    challenges: int = 0
+    objections: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The testnet at `slot`. Stakes and rewards paid are Roe on K2 by base58 key; `running` are the nodes' names."""
+    """The testnet at `slot`. Stakes and rewards paid are Roe on K2 by base58 key; `running` are the nodes' names.
+
+    `final` is the first slot at which, by what K2 says now, every wanted round is final.
+    """
 
     slot: int
     starting_slot: int
@@ -46,6 +63,7 @@ class Snapshot:
     paid: Mapping[str, int]
     running: frozenset[str]
     vault: int | None = None
+    final: int = 0
 
 
 class Watcher:
@@ -60,6 +78,7 @@ class Watcher:
         self._stakes: dict[str, int] = {}
         self._paid: dict[str, int] = {}
         self._vault: int | None = None
+        self._final = terms.clock.settles_at(rounds - 1)
 
     async def look(self, clients: Sequence[NodeClient]) -> Snapshot:
         """The testnet now. Nodes or a K2 that do not answer leave what was known before."""
@@ -82,14 +101,21 @@ class Watcher:
             dict(self._paid),
             running,
             self._vault,
+            self._final,
         )
 
     async def _read_stakes(self) -> None:
         try:
             stakes = await self._settlement.stake_accounts(self._terms.task)
-            self._vault = (await self._settlement.task_state(self._terms.task)).vault
+            state = await self._settlement.task_state(self._terms.task)
         except ChainError:
             return
+        self._vault = state.vault
+        clock, failed_allowed = self._terms.clock, self._terms.allowed_failed_distributions
+        self._final = max(
+            final_slot(clock, number, state.rounds.get(number), failed_allowed)
+            for number in range(max(0, self._wanted - ROUND_RING), self._wanted)
+        )
         for stake in stakes:
             key = str(Pubkey(stake.history.staker))
             self._stakes[key], self._paid[key] = stake.amount, stake.reward_total
@@ -111,6 +137,7 @@ def _round(number: int, phase: str, found: Mapping[str, Any]) -> RoundSnapshot:
     anchors = found.get("anchors") or {}
     votes = found.get("list_votes") or {}
     submitted = found.get("submitted") or []
+    full_audit = found.get("full_audit") or {}
     return RoundSnapshot(
         number=number,
         phase=phase,
@@ -125,25 +152,44 @@ def _round(number: int, phase: str, found: Mapping[str, Any]) -> RoundSnapshot:
         list_agree=int(votes.get("agree", 0)),
         list_disagree=int(votes.get("disagree", 0)),
         settled=bool(found.get("settled")),
+        accused=frozenset(map(str, full_audit.get("accused") or [])),
+        full_votes=frozenset(str(item["author"]) for item in full_audit.get("votes") or []),
+        convicted=frozenset(map(str, found.get("convicted") or {})),
+        challenges=len(found.get("challenges") or []),
+        objections={str(key): str(why) for key, why in (found.get("list_objections") or {}).items()},
+        attempt=int(anchors.get("attempt") or 0),
+        rejected=bool(anchors.get("rejected")),
     )
 
 
 def _newer(known: RoundSnapshot, seen: RoundSnapshot) -> RoundSnapshot:
-    """Join what two nodes know: records only ever become more."""
+    """Join what two nodes know: records only ever become more, and what an attempt came to is of the newest one."""
+    older, newer = (
+        (seen, known) if (seen.attempt, seen.rejected) < (known.attempt, known.rejected) else (known, seen)
+    )
+    same = (older.attempt, older.rejected) == (newer.attempt, newer.rejected)
+    base = older if same else RoundSnapshot(seen.number, seen.phase)
     return RoundSnapshot(
         number=seen.number,
         phase=seen.phase,
         roster=seen.roster or known.roster,
         submitted=known.submitted | seen.submitted,
         voted=known.voted | seen.voted,
-        outcomes=seen.outcomes or known.outcomes,
-        commitment=seen.commitment or known.commitment,
-        commitment_by=seen.commitment_by or known.commitment_by,
-        list_root=seen.list_root or known.list_root,
-        list_by=seen.list_by or known.list_by,
-        list_agree=max(known.list_agree, seen.list_agree),
-        list_disagree=max(known.list_disagree, seen.list_disagree),
+        outcomes=newer.outcomes or base.outcomes,
+        commitment=newer.commitment or base.commitment,
+        commitment_by=newer.commitment_by or base.commitment_by,
+        list_root=newer.list_root or base.list_root,
+        list_by=newer.list_by or base.list_by,
+        list_agree=max(base.list_agree, newer.list_agree),
+        list_disagree=max(base.list_disagree, newer.list_disagree),
         settled=known.settled or seen.settled,
+        accused=known.accused | seen.accused,
+        full_votes=known.full_votes | seen.full_votes,
+        convicted=known.convicted | seen.convicted,
+        challenges=max(known.challenges, seen.challenges),
+        objections={**base.objections, **newer.objections},
+        attempt=newer.attempt,
+        rejected=newer.rejected,
     )
 
 
@@ -171,20 +217,32 @@ def _round_changes(
     place = f"round {seen.number}"
     if known is None or known.phase != seen.phase:
         yield f"{place}: {seen.phase}"
-    if len(seen.submitted) > (len(known.submitted) if known else 0):
+    before = known or RoundSnapshot(seen.number, seen.phase)
+    if len(seen.submitted) > len(before.submitted):
         yield f"{place}: {len(seen.submitted)} of {seen.roster} submitted"
-    if len(seen.voted) > (len(known.voted) if known else 0):
-        yield f"{place}: {len(seen.voted)} auditors voted"
-    if seen.commitment and not (known and known.commitment):
-        yield f"{place}: commitment {seen.commitment[:16]}… anchored by {names.get(seen.commitment_by or '', '?')}"
-    if seen.outcomes and not (known and known.outcomes):
+    if len(seen.voted) > len(before.voted):
+        yield f"{place}: {len(seen.voted)} {'auditor' if len(seen.voted) == 1 else 'auditors'} voted"
+    if seen.accused > before.accused:
+        yield f"{place}: under dispute: {_listed(seen.accused, names)}"
+    if len(seen.full_votes) > len(before.full_votes):
+        yield f"{place}: {len(seen.full_votes)} voted in the full audit"
+    if seen.convicted > before.convicted:
+        yield f"{place}: convicted of signing twice: {_listed(seen.convicted, names)}"
+    if seen.rejected and not before.rejected:
+        yield f"{place}: attempt {seen.attempt} is rejected by veto"
+    attempt = f", attempt {seen.attempt}," if seen.attempt else ""
+    if seen.commitment and seen.commitment != before.commitment:
+        by = names.get(seen.commitment_by or "", "?")
+        yield f"{place}: commitment {seen.commitment[:16]}…{attempt} anchored by {by}"
+    if seen.outcomes and seen.outcomes != before.outcomes:
         for outcome in sorted(set(seen.outcomes.values())):
             keys = [key for key, one in seen.outcomes.items() if one == outcome]
             yield f"{place}: {outcome}: {_listed(keys, names)}"
-    if seen.list_root and not (known and known.list_root):
-        yield f"{place}: list {seen.list_root[:16]}… anchored by {names.get(seen.list_by or '', '?')}"
-    if seen.list_disagree > (known.list_disagree if known else 0):
-        yield f"{place}: {seen.list_disagree} disagree with the list"
+    if seen.list_root and seen.list_root != before.list_root:
+        yield f"{place}: list {seen.list_root[:16]}…{attempt} anchored by {names.get(seen.list_by or '', '?')}"
+    if seen.list_disagree > before.list_disagree:
+        why = f" ({', '.join(sorted(set(seen.objections.values())))})" if seen.objections else ""
+        yield f"{place}: {seen.list_disagree} disagree with the list{why}"
 
 
 def _listed(keys: Iterable[str], names: Mapping[str, str]) -> str:

@@ -51,6 +51,7 @@ entries = (
 bodies = st.one_of(
     st.builds(Submission, up_to_bytes(100) | st.binary(max_size=512), st.none() | cids),
     st.builds(Ballot, entries),
+    st.builds(Ballot, seal=digests),
     st.builds(BallotReveal, digests, entries),
     st.builds(Challenge, digests, digests | cids),
     st.builds(CommitmentNotice, digests, cids, of_bytes(64)),

@@ -1,50 +1,112 @@
 from __future__ import annotations
 
-import pytest
+import hashlib
 
+import pytest
+from nacl.bindings import crypto_scalarmult_ed25519_base_noclamp
+
+from koii_p2p.records.cid import cid_of
 from koii_p2p.records.envelope import sign
-from koii_p2p.records.equivocation import check_equivocation, conflict, equivocation_of, place_of
+from koii_p2p.records.equivocation import Place, check_equivocation, conflict, equivocation_of, place_of
 from koii_p2p.records.reasons import RecordError, RecordReason
 from koii_p2p.records.schema import (
     Ballot,
     BallotEntry,
+    BallotReveal,
     Body,
     Challenge,
+    CommitmentNotice,
     Equivocation,
     Kind,
+    ListNotice,
     ListVote,
     Presence,
     Submission,
     Verdict,
 )
-from tests.records.statements import ALICE, BOB, GENESIS, statement
+from tests.records.statements import ALICE, BOB, GENESIS, TASK, statement
 
+GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 YES = Ballot((BallotEntry(bytes(32), Verdict.VALID),))
 NO = Ballot((BallotEntry(bytes(32), Verdict.INVALID),))
 
 
 def test_two_ballots_are_evidence_that_anyone_can_check() -> None:
-    yes, no = sign(statement(YES), GENESIS, ALICE), sign(statement(NO, seq=1, slot=701), GENESIS, ALICE)
+    yes, no = sign(statement(YES), GENESIS, ALICE), sign(statement(NO, slot=701), GENESIS, ALICE)
     evidence = equivocation_of(yes, no)
     assert evidence == equivocation_of(no, yes)
     assert set(check_equivocation(evidence, GENESIS)) == {yes, no}
     assert sign(statement(evidence), GENESIS, BOB).kind is Kind.EQUIVOCATION
 
 
-@pytest.mark.parametrize(
-    "body", [Challenge(bytes(32), bytes(32)), Presence((), 0, "", 0), Equivocation(b"1", b"2")]
+CID = cid_of(b"data")
+AGAIN_AND_AGAIN = (Presence((), 0, "", 0), Equivocation(b"1", b"2"))
+ONCE = (Submission("x"), BallotReveal(bytes(32), YES.entries))
+ONCE_PER_SEQ = (
+    YES,
+    Ballot(seal=bytes(32)),
+    Challenge(bytes(32), bytes(32)),
+    CommitmentNotice(bytes(32), CID, bytes(64)),
+    ListNotice(bytes(32), CID, 0, 0, bytes(64)),
+    ListVote(bytes(32), True, 0),
 )
+
+
+@pytest.mark.parametrize("body", AGAIN_AND_AGAIN)
 def test_some_kinds_may_be_stated_again(body: Body) -> None:
-    one, other = sign(statement(body), GENESIS, ALICE), sign(statement(body, seq=1), GENESIS, ALICE)
+    one, other = (sign(statement(body, slot=slot), GENESIS, ALICE) for slot in (700, 701))
     assert place_of(one.statement) is None
     assert not conflict(one, other)
 
 
-def test_list_votes_conflict_within_an_attempt() -> None:
-    agree, disagree = ListVote(bytes(32), True, 0), ListVote(bytes(32), False, 1)
-    first = sign(statement(agree), GENESIS, ALICE)
-    assert conflict(first, sign(statement(disagree), GENESIS, ALICE))
-    assert not conflict(first, sign(statement(disagree, seq=1), GENESIS, ALICE))
+@pytest.mark.parametrize("body", ONCE)
+def test_some_kinds_are_stated_once_per_round(body: Body) -> None:
+    one, other = (sign(statement(body, seq=seq), GENESIS, ALICE) for seq in (0, 1))
+    assert place_of(one.statement) == Place(TASK, 3, body.kind, 0)
+    assert conflict(one, other)
+    assert not conflict(one, sign(statement(body, round=4), GENESIS, ALICE))
+
+
+@pytest.mark.parametrize("body", ONCE_PER_SEQ)
+def test_some_kinds_are_stated_once_per_stage_number_or_attempt(body: Body) -> None:
+    """A ballot of each stage, a challenge of each number, a notice and a list vote of each attempt."""
+    one, other = (sign(statement(body, slot=slot, seq=2), GENESIS, ALICE) for slot in (700, 701))
+    assert place_of(one.statement) == Place(TASK, 3, body.kind, 2)
+    assert conflict(one, other)
+    assert not conflict(one, sign(statement(body, slot=701, seq=1), GENESIS, ALICE))
+
+
+def test_every_kind_is_in_one_of_these() -> None:
+    assert {body.kind for body in (*AGAIN_AND_AGAIN, *ONCE, *ONCE_PER_SEQ)} == set(Kind)
+
+
+def test_a_sealed_ballot_and_an_open_one_stand_in_one_place() -> None:
+    one, other = sign(statement(YES), GENESIS, ALICE), sign(statement(Ballot(seal=bytes(32))), GENESIS, ALICE)
+    assert set(check_equivocation(equivocation_of(one, other), GENESIS)) == {one, other}
+    reveal = sign(statement(BallotReveal(bytes(32), YES.entries)), GENESIS, ALICE)
+    assert not conflict(other, reveal)
+
+
+class OtherNonce:
+    """Signs as RFC 8032 section 5.1.6 says, but with a nonce of its own choice."""
+
+    public_key = ALICE.public_key
+
+    def sign(self, message: bytes) -> bytes:
+        digest = hashlib.sha512(ALICE.seed).digest()
+        scalar = int.from_bytes(digest[:32], "little") & (1 << 254) - 8 | 1 << 254
+        point = crypto_scalarmult_ed25519_base_noclamp((7).to_bytes(32, "little"))
+        challenge = hashlib.sha512(point + self.public_key + message).digest()
+        answer = (7 + int.from_bytes(challenge, "little") * scalar) % GROUP_ORDER
+        return point + answer.to_bytes(32, "little")
+
+
+def test_a_second_signature_under_one_payload_is_a_conflict() -> None:
+    """There is one honest signature for a payload: who makes another splits the net as a second payload does."""
+    one, two = sign(statement(YES), GENESIS, ALICE), sign(statement(YES), GENESIS, OtherNonce())
+    assert one.statement == two.statement
+    assert one.id != two.id
+    assert set(check_equivocation(equivocation_of(one, two), GENESIS)) == {one, two}
 
 
 def test_what_is_not_a_conflict() -> None:

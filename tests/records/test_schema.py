@@ -14,6 +14,7 @@ from koii_p2p.records.schema import (
     LIMITS,
     Ballot,
     BallotEntry,
+    BallotReveal,
     Equivocation,
     Kind,
     ListVote,
@@ -41,6 +42,14 @@ def test_text_and_bytes_stay_apart() -> None:
     assert decode_payload(payload_bytes(octets)).body == Submission(b"x")
 
 
+def test_a_sealed_ballot_and_one_without_votes_stay_apart() -> None:
+    sealed, empty = statement(Ballot(seal=bytes(32))), statement(Ballot())
+    assert payload_bytes(sealed).endswith(b"\x09\x58\x20" + bytes(32))
+    assert payload_bytes(empty).endswith(b"\x08\x80")
+    assert decode_payload(payload_bytes(sealed)).body == Ballot(seal=bytes(32))
+    assert decode_payload(payload_bytes(empty)).body == Ballot()
+
+
 def test_the_wire_form_is_as_published() -> None:
     payload = payload_bytes(statement(Submission("hi"), task=bytes(32), round=1, slot=2, seq=3))
     assert payload.hex() == "a60001015820" + "00" * 32 + "020103020403" + "08626869"
@@ -62,6 +71,9 @@ def test_the_wire_form_is_as_published() -> None:
             ),
             RecordReason.TOO_MANY,
         ),
+        (lambda: Ballot(seal=bytes(31)), RecordReason.WRONG_LENGTH),
+        (lambda: Ballot((BallotEntry(bytes(32), Verdict.VALID),), bytes(32)), RecordReason.TOO_MANY),
+        (lambda: BallotReveal(bytes(31), ()), RecordReason.WRONG_LENGTH),
         (lambda: ListVote(bytes(32), True, -1), RecordReason.OUT_OF_RANGE),
         (lambda: Equivocation(b"", b"x"), RecordReason.WRONG_LENGTH),
         (lambda: Equivocation(b"x", bytes(LIMITS.record_bytes + 1)), RecordReason.WRONG_LENGTH),

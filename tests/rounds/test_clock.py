@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koii_p2p.rounds.clock import Phase, RoundClock, Window
+from koii_p2p.rounds.terms import MAX_FAILED_DISTRIBUTIONS, SHORTEST_AUDIT
 
 FIGURE = RoundClock(starting_slot=0, round_time=10, submission_window=4, audit_window=4)
 
@@ -76,3 +77,58 @@ def test_three_rounds_are_in_flight(clock: RoundClock, number: int) -> None:
     assert slot in clock.work(number + 2)
     assert slot in clock.submission(number + 1)
     assert slot in clock.distribution(number)
+
+
+# --- stages of the audit
+
+
+STAGED = RoundClock(starting_slot=0, round_time=100, submission_window=30, audit_window=60)
+
+
+def test_the_stages_of_an_audit_are_its_thirds_and_sixths() -> None:
+    # Period 4 begins at 400; the audit of round 3 is [430, 490).
+    assert STAGED.audit(3) == Window(430, 490)
+    assert STAGED.first_ballots(3) == Window(430, 470)
+    assert STAGED.seals(3) == Window(430, 450)
+    assert STAGED.openings(3) == Window(450, 460)
+    assert STAGED.reveals(3) == Window(460, 470)
+    assert STAGED.full_audit(3) == Window(470, 490)
+
+
+@given(clocks, st.integers(0, 10**6))
+def test_stages_follow_one_another_without_a_gap(clock: RoundClock, number: int) -> None:
+    seals, openings, reveals, full = (
+        stage(number) for stage in (clock.seals, clock.openings, clock.reveals, clock.full_audit)
+    )
+    edges = [clock.audit(number).opens, seals.closes, openings.closes, reveals.closes, full.closes]
+    assert edges == [seals.opens, openings.opens, reveals.opens, full.opens, clock.audit(number).closes]
+    assert edges == sorted(edges)
+    assert clock.first_ballots(number) == Window(seals.opens, reveals.closes)
+    if clock.audit_window >= SHORTEST_AUDIT:
+        assert len(set(edges)) == 5
+
+
+# --- attempts
+
+
+def test_a_second_attempt_shares_the_period_of_the_veto() -> None:
+    # The list of round 3 is due in [500, 530) and voted on in [530, 590); the veto may come at any slot of that.
+    assert STAGED.distribution_audit(3) == Window(530, 590)
+    assert STAGED.commitment(3, 1) == STAGED.distribution(3, 1) == Window(530, 600)
+    assert STAGED.distribution_audit(3, 1) == Window(630, 690)
+    assert STAGED.commitment(3, 2) == STAGED.distribution(3, 2) == Window(630, 700)
+    assert STAGED.settles_at(3, 2) == 790
+
+
+@given(clocks, st.integers(0, 10**6), st.integers(1, MAX_FAILED_DISTRIBUTIONS))
+def test_the_next_rounds_list_comes_after_every_attempt(
+    clock: RoundClock, number: int, attempt: int
+) -> None:
+    window = clock.distribution(number, attempt)
+    assert window == clock.commitment(number, attempt)
+    assert window.opens == clock.distribution_audit(number, attempt - 1).opens
+    assert window.opens < window.closes == clock.distribution(number + attempt).opens
+    # It is voted on, and settles, together with the first attempt of a later round.
+    assert clock.distribution_audit(number, attempt) == clock.distribution_audit(number + attempt)
+    assert clock.settles_at(number, attempt) == clock.settles_at(number + attempt)
+    assert window.closes <= clock.distribution_audit(number, attempt).opens

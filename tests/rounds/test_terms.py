@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
+from koii_p2p.rounds.audit_rules import AuditRules, Profile
 from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.rounds.terms import MAX_ROUND_TIME, MAX_STARTING_SLOT, U64_MAX, TermsError
-from tests.rounds.net import TERMS
+from koii_p2p.rounds.terms import (
+    HARDENED,
+    MAX_FAILED_DISTRIBUTIONS,
+    MAX_ROUND_TIME,
+    MAX_STARTING_SLOT,
+    SHORTEST_AUDIT,
+    U64_MAX,
+    TermsError,
+)
+from tests.rounds.net import KOII, TERMS
 
 
 def test_the_clock_follows_from_the_terms() -> None:
@@ -23,6 +32,32 @@ def test_the_largest_terms_are_allowed_and_their_windows_fit_the_chain() -> None
         minimum_stake=U64_MAX,
     )
     assert terms.clock.settles_at(2**30) <= U64_MAX
+
+
+def test_the_rules_of_a_task_that_names_none() -> None:
+    assert TERMS.audit is HARDENED
+    assert (HARDENED.profile, HARDENED.auditors, HARDENED.quorum) == (Profile.HARDENED, 5, 3)
+
+
+def test_where_audits_have_stages_each_has_a_slot() -> None:
+    shortest = replace(TERMS, audit_window=SHORTEST_AUDIT).clock
+    for window in (shortest.seals, shortest.openings, shortest.reveals, shortest.full_audit):
+        assert window(3).opens < window(3).closes
+    alone = replace(KOII, audit_window=1).clock.audit(3)  # profile koii has one stage
+    assert alone.closes == alone.opens + 1
+    for profile in set(Profile) - {Profile.KOII}:
+        rate = 5000 if profile is Profile.POSP else 10_000
+        rules = AuditRules(profile=profile, audit_rate=rate)
+        assert replace(TERMS, audit=rules, audit_window=SHORTEST_AUDIT).audit is rules
+        with pytest.raises(TermsError, match="stages"):
+            replace(TERMS, audit=rules, audit_window=SHORTEST_AUDIT - 1)
+
+
+def test_attempts_stay_on_the_chain_until_they_are_voted_on() -> None:
+    """K2 keeps 16 rounds: the last attempt settles before another round takes its place."""
+    assert replace(TERMS, allowed_failed_distributions=MAX_FAILED_DISTRIBUTIONS)
+    clock = TERMS.clock
+    assert clock.settles_at(3, MAX_FAILED_DISTRIBUTIONS) <= clock.commitment(3 + 16).opens
 
 
 @pytest.mark.parametrize(
@@ -50,11 +85,12 @@ def test_the_largest_terms_are_allowed_and_their_windows_fit_the_chain() -> None
         {"minimum_stake": True},
         {"slash_basis_points": 10_001},
         {"slash_basis_points": -1},
-        {"auditors": 0},
-        {"auditors": 256},
-        {"quorum": 0},
         {"allowed_failed_distributions": -1},
-        {"profile": 7},
+        {"allowed_failed_distributions": MAX_FAILED_DISTRIBUTIONS + 1},
+        {"allowed_failed_distributions": True},
+        {"audit_window": SHORTEST_AUDIT - 1},
+        {"starting_slot": 1.0},
+        {"round_time": 79},
     ],
 )
 def test_terms_that_cannot_work_are_refused(change: dict[str, Any]) -> None:

@@ -3,78 +3,66 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koii_p2p.records.cid import cid_of
-from koii_p2p.records.envelope import Verified
-from koii_p2p.records.schema import Ballot, BallotEntry, Submission, Verdict
-from koii_p2p.rounds import merkle
-from koii_p2p.rounds.commitment import Bundle, Commitment, Counts, SubmissionOutcome
+from koii_p2p.records.schema import Ballot
+from koii_p2p.rounds.audit_rules import Profile, Weights
+from koii_p2p.rounds.commitment import Bundle, Commitment, SubmissionOutcome
 from koii_p2p.rounds.distribution import DistributionList, Leaf, Submitter
 from koii_p2p.rounds.findings import FindingCode as F
+from koii_p2p.rounds.reputation import FLAWLESS, Reputation
 from koii_p2p.rounds.roster import Roster, RosterEntry
+from koii_p2p.rounds.round_records import SECTIONS
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
 from koii_p2p.rounds.verification import RoundEvidence, RoundReport, check_round
 from tests.rounds.net import (
     BAD,
     GENESIS,
     GOOD,
+    KOII,
     TERMS,
     Round,
-    ballot,
+    challenge,
     conclude,
+    evidence_against,
     key,
     play,
-    say,
+    records_of,
     secret,
     submission,
     with_commitment,
+    with_rules,
 )
 
 PLAYED = play(nodes=15, cheaters=(1, 4, 9))
 SMALL = play(nodes=4)
-CLOCK = TERMS.clock
+SHARING = with_rules(finders_share=3000)
 
 
 def check(evidence: RoundEvidence, previous: DistributionList | None = None) -> RoundReport:
     return check_round(TERMS, GENESIS, evidence, previous)
 
 
+def recheck(played: Round, **changes: Any) -> RoundReport:
+    return check_round(played.terms, GENESIS, replace(played.evidence, **changes), None)
+
+
 def subjects(report: RoundReport, code: F) -> list[bytes | None]:
     return [finding.subject for finding in report.findings if finding.code is code]
 
 
-def rebundled(submissions: Sequence[bytes] | None = None, ballots: Sequence[bytes] | None = None) -> bytes:
-    return Bundle(
-        tuple(PLAYED.bundle.submissions if submissions is None else submissions),
-        tuple(PLAYED.bundle.ballots if ballots is None else ballots),
-    ).encode()
+def rebundled(**sections: Sequence[bytes]) -> bytes:
+    changed = {name: tuple(raws) for name, raws in sections.items()}
+    return replace(PLAYED.bundle, **changed).encode()
 
 
-def leader_says(
-    submissions: dict[bytes, Verified], ballots: dict[bytes, Verified], **changes: object
-) -> RoundEvidence:
-    """What a leader anchors who puts these records into the bundle and commits to them, right or wrong."""
-    bundle = Bundle(
-        tuple(submissions[author].raw for author in sorted(submissions)),
-        tuple(ballots[author].raw for author in sorted(ballots)),
-    )
-    return leader_bundles(bundle, **changes)
-
-
-def leader_bundles(bundle: Bundle, **changes: object) -> RoundEvidence:
-    commitment = replace(
-        PLAYED.commitment,
-        submissions_root=merkle.root(bundle.submissions),
-        ballots_root=merkle.root(bundle.ballots),
-        counts=Counts(len(bundle.submissions), len(bundle.ballots)),
-        bundle_cid=bundle.cid,
-        **changes,  # type: ignore[arg-type]
-    )
-    return replace(with_commitment(PLAYED, commitment, anchored=True), bundle=bundle.encode())
+def root_of(section: str) -> F:
+    return F[f"{section.upper()}_ROOT"]
 
 
 # --- rounds that are right
@@ -89,6 +77,82 @@ def test_an_honest_round_has_no_findings(nodes: int, cheaters: Sequence[int]) ->
     assert report.findings == ()
     assert report.ok
     assert report.list == played.list
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        KOII,
+        with_rules(profile=Profile.ALL),
+        with_rules(profile=Profile.ALL, sealed=True, weights=Weights.EQUAL),
+        with_rules(profile=Profile.POSP, audit_rate=3000),
+        with_rules(weights=Weights.STAKE_TIME),
+        with_rules(sealed=True, canary_rate=100),
+        SHARING,
+    ],
+)
+def test_an_honest_round_by_other_rules(terms: Any) -> None:
+    played = play(12, (1, 4), terms)
+    report = recheck(played)
+    assert report.findings == ()
+    assert report.list == played.list
+
+
+def everything() -> Round:
+    """A round with a record in every section."""
+    terms = with_rules(sealed=True, canary_rate=500, finders_share=3000, witness_seats=2)
+    owned_up = challenge(secret(2), submission(secret(2), BAD))
+    accused = challenge(secret(5), submission(secret(6), GOOD))
+    twice = evidence_against(secret(0), submission(secret(7), GOOD), submission(secret(7), "other"))
+    return play(14, (1, 2), terms, extra=(owned_up, accused, twice))
+
+
+def test_a_round_with_every_kind_of_record() -> None:
+    played = everything()
+    assert all(played.commitment.counts)
+    assert played.commitment.outcome_of == {
+        **dict.fromkeys(played.submissions, Outcome.APPROVED),
+        key(1): Outcome.REJECTED,
+        key(2): Outcome.CANARY,
+        key(7): Outcome.EQUIVOCATED,
+    }
+    statuses = dict(played.commitment.auditors)
+    assert statuses[key(5)] is AuditorStatus.OVERRULED
+    assert statuses[key(7)] is AuditorStatus.EQUIVOCATED
+    report = recheck(played)
+    assert report.findings == ()
+    assert report.list == played.list
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_that_is_left_out_of_the_bundle(section: str) -> None:
+    """The leader commits to nothing of this kind: whatever the other records lead to is another commitment."""
+    played = everything()
+    kept = {name: played.bundle.sections[name] for name in SECTIONS if name != section}
+    bundle = Bundle(**kept)
+    report = check_round(played.terms, GENESIS, leader_bundles(played, bundle), None)
+    effects = {
+        "submissions": {F.SUBMISSION_MISSING},
+        "ballots": {F.REVEAL_WITHOUT_BALLOT},
+        "reveals": {F.BALLOT_UNREVEALED},
+        "full_ballots": {F.OUTCOME},
+        "challenges": {F.BALLOT_UNDISPUTED},
+        "evidence": {F.OUTCOME, F.AUDITOR_STATUS},
+    }
+    assert effects[section] <= report.codes
+    assert not report.codes & {F.BUNDLE_CID, F.COUNTS, root_of(section)}
+
+
+def leader_bundles(played: Round, bundle: Bundle, **changes: Any) -> RoundEvidence:
+    """What a leader anchors who commits to this bundle, and to the outcomes of `played`, right or wrong."""
+    commitment = replace(
+        played.commitment,
+        roots=bundle.roots,
+        counts=tuple(len(raws) for raws in bundle.sections.values()),
+        bundle_cid=bundle.cid,
+        **changes,
+    )
+    return replace(with_commitment(played, commitment, anchored=True), bundle=bundle.encode())
 
 
 def test_the_round_pays_and_slashes_as_koii_does() -> None:
@@ -112,7 +176,7 @@ def test_a_chain_of_rounds_in_which_a_cheater_is_slashed_once() -> None:
 
 
 def test_an_empty_round() -> None:
-    played = conclude(TERMS, PLAYED.roster, PLAYED.beacon, {}, {})
+    played = conclude(TERMS, PLAYED.roster, PLAYED.beacon, records_of(TERMS, PLAYED.roster))
     assert check(played.evidence).ok
 
 
@@ -144,7 +208,6 @@ def test_a_distribution_that_breaks_the_rules() -> None:
 
 
 def test_an_anchored_value() -> None:
-    evidence = PLAYED.evidence
     other = bytes(31) + b"\x01"
     for change, code in (
         ({"anchored_digest": other}, F.COMMITMENT_DIGEST),
@@ -154,7 +217,7 @@ def test_an_anchored_value() -> None:
         ({"previous_digest": other}, F.PREVIOUS),
         ({"blockhash": other}, F.BEACON),
     ):
-        assert check(replace(evidence, **change)).codes == {code}  # type: ignore[arg-type]
+        assert recheck(PLAYED, **change).codes == {code}
 
 
 def test_a_stake_on_the_chain() -> None:
@@ -164,14 +227,13 @@ def test_a_stake_on_the_chain() -> None:
     assert check(replace(PLAYED.evidence, roster=Roster(3, tuple(rest)))).codes == {F.ROSTER}
 
 
-@pytest.mark.parametrize("kind", ["submissions", "ballots"])
-def test_a_signature_in_the_bundle(kind: str) -> None:
-    raws = list(getattr(PLAYED.bundle, kind))
+@pytest.mark.parametrize("section", ["submissions", "ballots", "full_ballots"])
+def test_a_signature_in_the_bundle(section: str) -> None:
+    raws = list(PLAYED.bundle.sections[section])
     raws[6] = raws[6][:-1] + bytes([raws[6][-1] ^ 1])
-    report = check(replace(PLAYED.evidence, bundle=rebundled(**{kind: raws})))
-    root = F.SUBMISSIONS_ROOT if kind == "submissions" else F.BALLOTS_ROOT
-    assert report.codes == {F.RECORD_SIGNATURE, F.BUNDLE_CID, root}
-    authors = sorted(PLAYED.submissions if kind == "submissions" else PLAYED.ballots)
+    report = check(replace(PLAYED.evidence, bundle=rebundled(**{section: raws})))
+    assert report.codes == {F.RECORD_SIGNATURE, F.BUNDLE_CID, root_of(section)}
+    authors = sorted(PLAYED.records.sections[section])
     assert subjects(report, F.RECORD_SIGNATURE) == [authors[6]]
 
 
@@ -194,7 +256,7 @@ def test_bytes_that_are_no_record() -> None:
     raws[2] = b"\x00" + raws[2][1:]
     report = check(replace(PLAYED.evidence, bundle=rebundled(submissions=raws)))
     assert report.codes == {F.RECORD_MALFORMED, F.BUNDLE_CID, F.SUBMISSIONS_ROOT}
-    assert "submission 3 of 15" in report.findings[1].text
+    assert "record 3 of 15 in submissions" in report.findings[1].text
 
 
 def test_bundle_commitment_and_list_bytes() -> None:
@@ -238,9 +300,11 @@ def test_another_previous_list() -> None:
     assert check(PLAYED.evidence, of_the_future).codes == {F.DISTRIBUTION}
 
 
-def test_the_roster_of_another_round_is_the_callers_mistake() -> None:
-    with pytest.raises(ValueError):
+def test_the_roster_of_another_round_or_other_weights_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="of round 4"):
         check(replace(PLAYED.evidence, roster=Roster(4, PLAYED.roster.entries)))
+    with pytest.raises(ValueError, match="weighed by EQUAL"):
+        check(replace(PLAYED.evidence, roster=replace(PLAYED.roster, weights=Weights.EQUAL)))
 
 
 def committed(**changes: object) -> Commitment:
@@ -257,6 +321,12 @@ def other_ids() -> tuple[SubmissionOutcome, ...]:
     return (replace(first, submission_id=bytes(32)), *rest)
 
 
+def other_root(section: str) -> Commitment:
+    roots = list(PLAYED.commitment.roots)
+    roots[SECTIONS.index(section)] = OTHER
+    return committed(roots=tuple(roots))
+
+
 OTHER = bytes(31) + b"\x01"
 CHANGES: list[tuple[Callable[[], Commitment], set[F]]] = [
     (lambda: committed(task=OTHER), {F.COMMITMENT_TASK}),
@@ -264,15 +334,12 @@ CHANGES: list[tuple[Callable[[], Commitment], set[F]]] = [
     (lambda: committed(previous=OTHER), {F.PREVIOUS}),
     (lambda: committed(beacon=OTHER), {F.BEACON}),
     (lambda: committed(roster_root=OTHER), {F.ROSTER}),
-    (lambda: committed(submissions_root=OTHER), {F.SUBMISSIONS_ROOT}),
-    (lambda: committed(ballots_root=OTHER), {F.BALLOTS_ROOT}),
-    (lambda: committed(challenges_root=OTHER), {F.CHALLENGES_ROOT}),
-    (lambda: committed(evidence_root=OTHER), {F.EVIDENCE_ROOT}),
+    *((lambda name=name: other_root(name), {root_of(name)}) for name in SECTIONS),
     (lambda: committed(outcomes=changed_outcomes()), {F.OUTCOME}),
     (lambda: committed(outcomes=PLAYED.commitment.outcomes[1:]), {F.SUBMISSION_UNLISTED}),
     (lambda: committed(outcomes=other_ids()), {F.SUBMISSION_DIFFERS}),
     (lambda: committed(auditors=PLAYED.commitment.auditors[1:]), {F.AUDITOR_STATUS}),
-    (lambda: committed(counts=Counts(15, 14)), {F.COUNTS}),
+    (lambda: committed(counts=(15, 15, 0, 14, 0, 1)), {F.COUNTS}),
     (lambda: committed(bundle_cid=cid_of(b"")), {F.BUNDLE_CID}),
 ]
 
@@ -327,45 +394,9 @@ def test_a_submission_that_was_left_out_of_the_bundle() -> None:
     assert subjects(report, F.SUBMISSION_MISSING) == [key(2)]
 
 
-def test_records_that_do_not_belong() -> None:
-    slot = CLOCK.submission(3)
-    for index, bad, code in (
-        (2, say(secret(2), Submission(GOOD), 3, slot.closes), F.RECORD_PLACE),
-        (2, submission(secret(2), GOOD, round_number=4), F.RECORD_PLACE),
-        (2, say(secret(2), Submission(GOOD), 3, slot.opens, task=bytes(32)), F.RECORD_PLACE),
-        (2, ballot(secret(2), {bytes(32): Verdict.VALID}), F.RECORD_KIND),
-        (77, submission(secret(77), GOOD), F.RECORD_AUTHOR),
-    ):
-        report = check(leader_says(PLAYED.submissions | {key(index): bad}, PLAYED.ballots))
-        assert subjects(report, code) == [key(index)]
-        assert report.codes - {code} <= {F.SUBMISSION_MISSING}
-
-
-def test_records_out_of_order_or_twice() -> None:
-    raws = PLAYED.bundle.submissions
-    for order in ((raws[1], raws[0], *raws[2:]), (raws[0], raws[0], *raws[1:])):
-        assert F.RECORD_ORDER in check(leader_bundles(Bundle(order, PLAYED.bundle.ballots))).codes
-
-
-def test_ballots_that_do_not_belong() -> None:
-    auditor = key(0)
-    due = PLAYED.assignment.authors_for(auditor, PLAYED.submissions)
-    not_due = next(author for author in sorted(PLAYED.submissions) if author not in due)
-    for entries, code in (
-        ((), F.BALLOT_EMPTY),
-        ((BallotEntry(PLAYED.submissions[not_due].id, Verdict.VALID),), F.BALLOT_NOT_ASSIGNED),
-        ((BallotEntry(PLAYED.submissions[auditor].id, Verdict.VALID),), F.BALLOT_NOT_ASSIGNED),
-        ((BallotEntry(bytes(32), Verdict.VALID),), F.BALLOT_UNKNOWN_SUBMISSION),
-    ):
-        bad = say(secret(0), Ballot(entries), 3, CLOCK.audit(3).opens)
-        report = check(leader_says(PLAYED.submissions, PLAYED.ballots | {auditor: bad}))
-        assert report.codes == {code}
-        assert subjects(report, code) == [auditor]
-
-
 def test_a_leader_who_drops_ballots_has_to_commit_to_what_follows() -> None:
-    fewer = {auditor: record for auditor, record in PLAYED.ballots.items() if auditor != key(0)}
-    report = check(leader_says(PLAYED.submissions, fewer))
+    fewer = tuple(record.raw for auditor, record in PLAYED.ballots.items() if auditor != key(0))
+    report = check(leader_bundles(PLAYED, replace(PLAYED.bundle, ballots=fewer)))
     assert F.AUDITOR_STATUS in report.codes
     assert subjects(report, F.AUDITOR_STATUS) == [key(0)]
 
@@ -384,6 +415,74 @@ def test_a_list_that_does_not_follow_from_the_outcomes() -> None:
     assert subjects(report, F.LIST_LEAF) == [leaf.staker]
 
 
+# --- what can be said without the records
+
+
+def lied() -> DistributionList:
+    leaf = PLAYED.list.leaves[0]
+    return replace(
+        PLAYED.list, leaves=(replace(leaf, reward_total=leaf.reward_total + 1), *PLAYED.list.leaves[1:])
+    )
+
+
+def test_a_list_follows_from_the_committed_outcomes_when_the_bundle_is_lost() -> None:
+    report = recheck(PLAYED, bundle=b"", list=lied().encode(), anchored_root=lied().root)
+    assert report.codes == {F.BUNDLE_CID, F.BUNDLE_MALFORMED, F.LIST_LEAF}
+    assert report.list == PLAYED.list
+
+
+def test_an_equivocator_is_punished_by_the_committed_standing_alone() -> None:
+    twice = evidence_against(secret(0), submission(secret(7), GOOD), submission(secret(7), "other"))
+    played = play(10, (1,), extra=(twice,))
+    assert played.list.leaf(key(7)) == Leaf(key(7), 0, 1_330_000_000)
+    report = recheck(played, bundle=b"")
+    assert report.codes == {F.BUNDLE_CID, F.BUNDLE_MALFORMED}
+    assert report.list == played.list
+
+
+def test_who_found_a_fraud_is_in_the_records_alone() -> None:
+    """With finders paid, the list of a round with a fraud cannot be recomputed without its bundle."""
+    played = play(10, (1,), SHARING)
+    assert played.tally.finders
+    other = replace(played.list, leaves=tuple(replace(leaf, reward_total=0) for leaf in played.list.leaves))
+    report = recheck(
+        played, bundle=b"", list=other.encode(), anchored_root=other.root, anchored_reward_total=0
+    )
+    assert report.codes == {F.BUNDLE_CID, F.BUNDLE_MALFORMED}
+    assert report.list == other  # what the chain has, and nobody can refute
+    peaceful = play(10, (), SHARING)
+    assert recheck(peaceful, bundle=b"").list == peaceful.list
+
+
+def test_with_the_chains_word_against_the_roster_nothing_is_recomputed() -> None:
+    first, *rest = PLAYED.roster.entries
+    members = Roster(3, (replace(first, stake=first.stake + 1), *rest))
+    raws = list(PLAYED.bundle.ballots)
+    raws[0] = raws[0][:-1] + bytes([raws[0][-1] ^ 1])
+    report = recheck(PLAYED, roster=members, bundle=rebundled(ballots=raws))
+    assert report.codes == {F.ROSTER, F.BUNDLE_CID, F.RECORD_SIGNATURE, F.BALLOTS_ROOT}
+    assert report.list == PLAYED.list
+
+
+# --- reputation
+
+
+def test_trusted_submitters_are_audited_less_and_the_check_draws_alike() -> None:
+    terms = with_rules(reputation_floor=100)
+    trusted = {key(index): Reputation(FLAWLESS, 0) for index in range(5, 30)}
+    played = play(30, (), terms, reputations=trusted)
+    audited = {author for author in played.submissions if played.assignment.is_audited(author)}
+    assert {key(index) for index in range(5)} <= audited
+    assert len(audited) < 10
+    assert recheck(played).ok
+    # Whoever knows nobody's reputation takes everybody for due.
+    assert {F.OUTCOME, F.AUDITOR_STATUS} <= recheck(played, reputations={}).codes
+
+
+def test_without_a_floor_reputation_changes_nothing() -> None:
+    assert recheck(PLAYED, reputations={key(0): Reputation(FLAWLESS, 0)}).ok
+
+
 # --- any byte at all
 
 
@@ -392,7 +491,7 @@ def test_a_list_that_does_not_follow_from_the_outcomes() -> None:
 def test_any_changed_byte_is_found(name: str, data: st.DataObject) -> None:
     changed = bytearray(getattr(SMALL.evidence, name))
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    report = check(replace(SMALL.evidence, **{name: bytes(changed)}))
+    report = recheck(SMALL, **{name: bytes(changed)})
     expected = {
         "commitment": {F.COMMITMENT_DIGEST},
         "bundle": {F.BUNDLE_CID},

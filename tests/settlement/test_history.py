@@ -19,7 +19,15 @@ from koii_p2p.settlement.history import (
     read_history,
     replay,
 )
-from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, CreateTask, Fund, Settle, Stake
+from koii_p2p.settlement.instructions import (
+    AnchorCommitment,
+    AnchorList,
+    CreateTask,
+    Fund,
+    Settle,
+    Stake,
+    Veto,
+)
 from koii_p2p.settlement.rpc import (
     Commitment,
     RpcUnreachable,
@@ -40,6 +48,25 @@ def chain() -> TaskChain:
         for index in range(3):
             chain.ok(chain.settle_instruction(round, leaves, index))
     chain.send(chain.commit_instruction(1), signers=[chain.stakers[0]])
+    return chain
+
+
+@pytest.fixture(scope="module")
+def vetoed() -> TaskChain:
+    """Round 0 slashes; round 1 is vetoed by three of four, of whom the slashed one does not tip it, and retried."""
+    chain = TaskChain(stakers=4)
+    leaves = chain.run_round(0, [KOII, KOII, KOII, 0], [0, 0, 0, 2 * KOII])
+    chain.commit(1, 0)
+    chain.anchor_list(1, chain.earn([KOII, 0, 0, 0]), 1)
+    chain.ok(chain.settle_instruction(0, leaves, 3))
+    chain.veto(1, 3)
+    chain.add_stake(2, KOII)
+    chain.veto(1, 0)
+    chain.veto(1, 2)
+    chain.send(chain.veto_instruction(1, 1), signers=[chain.stakers[1]])
+    chain.commit(1, 2, attempt=1)
+    chain.anchor_list(1, chain.earn([0, 0, 0, 0]), 2, attempt=1)
+    chain.veto(1, 0, attempt=1)
     return chain
 
 
@@ -242,3 +269,57 @@ async def test_an_unreachable_node_is_one_plain_error(chain: TaskChain) -> None:
 
     with pytest.raises(RpcUnreachable):
         await read(Away(chain), chain)
+
+
+async def test_rejections_and_retries_are_read_and_good(vetoed: TaskChain) -> None:
+    entries, state = await read(VirtualRpc(vetoed), vetoed), vetoed.state()
+    vetoes = [entry for entry in entries if isinstance(entry.instruction, Veto)]
+    assert [entry.err is None for entry in vetoes] == [True, True, True, False, True]
+    assert vetoes[0].signer == address(vetoed.stakers[3])
+    assert vetoes[0].instruction == Veto(vetoed.task, address(vetoed.stakers[3]), 1, 0)
+    assert check_history(entries, state) == ()
+    replayed = replay(entries)
+    assert (replayed.rounds, replayed.last_list) == (state.rounds, state.last_list)
+    assert replayed.anchors == state.anchors == 7  # two rounds, a rejection, an attempt of two
+    retried = replayed.rounds[1]
+    assert (retried.attempt, retried.veto_stake) == (1, 5 * KOII)
+    assert retried.barred == (address(vetoed.stakers[0]), address(vetoed.stakers[1]))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_veto_left_out_is_missed(vetoed: TaskChain, number: int) -> None:
+    """The one that rejected the list, or one without which it would not have."""
+    rpc = VirtualRpc(vetoed)
+    rpc.lies[transaction_signature(landed(vetoed, Veto, number).wire)] = Lie(None, None)
+    faults = {fault for fault, _ in await findings(rpc, vetoed)}
+    assert faults == {HistoryFault.ANCHORS_MISSING, HistoryFault.HEAD_DIFFERS}
+
+
+async def test_a_veto_that_rejected_nothing_is_missed_too(vetoed: TaskChain) -> None:
+    rpc = VirtualRpc(vetoed)
+    rpc.lies[transaction_signature(landed(vetoed, Veto, 3).wire)] = Lie(None, None)
+    text = f"Round 1, veto_stake: the transactions say 0, the account {5 * KOII}."
+    assert await findings(rpc, vetoed) == [(HistoryFault.CHANGED_RECORD, text)]
+
+
+async def test_a_veto_in_the_wrong_place_is_found(vetoed: TaskChain) -> None:
+    """Who tipped it is in the head, so that the order of vetoes cannot be changed."""
+    entries = list(await read(VirtualRpc(vetoed), vetoed))
+    second, third = [place for place, one in enumerate(entries) if isinstance(one.instruction, Veto)][1:3]
+    entries[second], entries[third] = entries[third], entries[second]
+    assert [one.fault for one in check_history(entries, vetoed.state())] == [HistoryFault.HEAD_DIFFERS]
+
+
+async def test_an_account_that_hides_a_rejection_is_found(vetoed: TaskChain) -> None:
+    entries, state = await read(VirtualRpc(vetoed), vetoed), vetoed.state()
+    hidden = replace(state.rounds[1], rejected=True, barred=())
+    found = check_history(entries, replace(state, rounds={**state.rounds, 1: hidden}))
+    barred = ", ".join(address(vetoed.stakers[one]).hex() for one in (0, 1))
+    assert [one.text for one in found] == [
+        "Round 1, rejected: the transactions say False, the account True.",
+        f"Round 1, barred: the transactions say {barred}, the account nothing.",
+    ]
+    (older,) = check_history(entries, replace(state, last_list=state.settled_list))
+    assert older.fault is HistoryFault.CHANGED_RECORD
+    assert older.text.startswith("The newest list that stands is that of round 1, attempt 1, in slot ")
+    assert "that of round 0, attempt 0, in slot " in older.text

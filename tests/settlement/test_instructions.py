@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solders.instruction import Instruction
 
+from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
 from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.settlement import instructions as ix
@@ -20,6 +21,21 @@ from .virtual_chain import default_terms
 KEYS = st.binary(min_size=32, max_size=32)
 U64 = st.integers(0, 2**64 - 1)
 TASK, CREATOR, STAKER, OTHER = (bytes([number]) * 32 for number in (1, 2, 3, 4))
+EVERY_RULE = AuditRules(
+    profile=Profile.POSP,
+    weights=Weights.STAKE_TIME,
+    auditors=11,
+    confidence=999_001,
+    dishonest=3001,
+    quorum=7,
+    audit_rate=2503,
+    sealed=True,
+    canary_rate=301,
+    reputation_floor=1009,
+    finders_share=5003,
+    witness_seats=1021,
+)
+"""Every field differs from its default and from every other."""
 
 
 def decode(instruction: Instruction) -> ix.ProgramInstruction:
@@ -56,7 +72,7 @@ def test_tags_are_those_of_the_protocol() -> None:
 
 
 def test_create_task_is_read_back() -> None:
-    terms = default_terms(CREATOR)
+    terms = replace(default_terms(CREATOR), audit=EVERY_RULE)
     assert decode(ix.create_task(terms, 7)) == ix.CreateTask(terms, 7)
     elsewhere = replace(terms, task=OTHER)  # the address is derived, whatever the terms say
     assert decode(ix.create_task(elsewhere, 7)) == ix.CreateTask(terms, 7)
@@ -79,6 +95,9 @@ def test_anchors_are_read_back(round: int, digest: bytes, rewards: int, slashes:
     assert decode(commitment) == ix.AnchorCommitment(TASK, STAKER, round, attempt, digest)
     anchored = ix.anchor_list(TASK, STAKER, round, digest, rewards, slashes, attempt=attempt)
     assert decode(anchored) == ix.AnchorList(TASK, STAKER, round, attempt, digest, rewards, slashes)
+    veto = ix.veto(TASK, STAKER, round, attempt)
+    assert decode(veto) == ix.Veto(TASK, STAKER, round, attempt)
+    assert [one.is_writable for one in veto.accounts] == [False, True, True]
 
 
 @given(
@@ -117,6 +136,7 @@ def test_truncated_and_extended_instructions_are_refused(tag: ix.Tag) -> None:
         ix.Tag.STAKE: ix.stake(TASK, CREATOR, STAKER, OTHER, 1),
         ix.Tag.ANCHOR_COMMITMENT: ix.anchor_commitment(TASK, STAKER, 1, OTHER),
         ix.Tag.ANCHOR_LIST: ix.anchor_list(TASK, STAKER, 1, OTHER, 1, 1),
+        ix.Tag.VETO: ix.veto(TASK, STAKER, 1, 0),
         ix.Tag.SETTLE: ix.settle(TASK, 1, Leaf(STAKER, 1, 1), Proof((OTHER,), 1), OTHER),
     }
     if tag in ix.RESERVED_TAGS:
@@ -141,8 +161,14 @@ def test_values_that_no_instruction_carries_are_refused() -> None:
         object.__setattr__(changed, name, value)
         with pytest.raises(InstructionError):
             ix.create_task(changed, 7)
+    rules = replace(terms.audit)
+    object.__setattr__(rules, "confidence", 2**32)
+    with pytest.raises(InstructionError, match=r"audit\.confidence does not hold"):
+        ix.create_task(replace(terms, audit=rules), 7)
     with pytest.raises(InstructionError):
         ix.fund(TASK, CREATOR, -1)
+    with pytest.raises(InstructionError):
+        ix.veto(TASK, STAKER, 1, 256)
     with pytest.raises(InstructionError):
         ix.anchor_commitment(TASK, STAKER, 1, b"short")
     with pytest.raises(InstructionError):

@@ -44,6 +44,7 @@ def numbers() -> dict[str, int]:
 def test_sizes_are_fixed() -> None:
     assert {layout.name: layout.size for layout in LAYOUTS} == {
         "task": 5120,
+        "audit": 24,
         "round": 256,
         "list": 72,
         "vault": 40,
@@ -66,7 +67,7 @@ def test_fields_follow_each_other(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("layout", [one for one in LAYOUTS if one is not ANCHOR_RECORD_LAYOUT])
-def test_eight_byte_fields_are_aligned(layout: Layout) -> None:
+def test_fields_are_aligned(layout: Layout) -> None:
     assert layout.size % 8 == 0
     for field in layout:
         if field.kind in ("u64", "key") or field.name in (
@@ -76,6 +77,16 @@ def test_eight_byte_fields_are_aligned(layout: Layout) -> None:
             "settled_list",
         ):
             assert field.offset % 8 == 0, field.name
+        if field.kind in ("u16", "u32"):
+            assert field.offset % field.size == 0, field.name
+    assert TASK_LAYOUT.field("audit").offset % 4 == 0
+
+
+def test_a_round_begins_with_its_list() -> None:
+    """The program copies a list out of its round, and reads one as the other."""
+    for one, other in zip(LIST_LAYOUT, ROUND_LAYOUT, strict=False):
+        assert (one.offset, one.size, one.kind) == (other.offset, other.size, other.kind)
+    assert [field.name for field in ROUND_LAYOUT][len(LIST_LAYOUT.fields)] == "list_by"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -104,8 +115,7 @@ def test_the_source_uses_every_code_and_defines_none() -> None:
 
 def test_places_for_later_work_are_kept(numbers: dict[str, int]) -> None:
     assert TASK_LAYOUT.field("reserved").size >= 512
-    assert ROUND_LAYOUT.field("reserved_veto").size == 80
-    assert STAKE_LAYOUT.field("reserved").size == 96
+    assert STAKE_LAYOUT.field("reserved").size == 80
     assert STAKE_LAYOUT.field("unstake_slot").size == 8
     assert (numbers["ROUND_RING"], numbers["CHECKPOINT_RING"]) == (ROUND_RING, CHECKPOINT_RING) == (16, 8)
 
@@ -171,10 +181,16 @@ def patched(data: bytes, layout: Layout, name: str, value: bytes) -> bytes:
         ("program", b"\xff", "not UTF-8"),
         ("round_time", bytes(8), "terms"),
         ("minimum_stake", bytes(8), "terms"),
-        ("profile", b"\0", "terms"),
-        ("profile", b"\7", "terms"),
-        ("rounds", bytes(9) + b"\3", "Place 0"),
+        ("audit", b"\0", "profile koii has no weights"),
+        ("audit", b"\7", "terms"),
+        ("audit", b"\1\3", "terms"),
+        ("audit", b"\1\1\2", "sealed is 2"),
+        ("audit", b"\1\1\0\1", "the byte behind it 1"),
+        ("rounds", bytes(9) + b"\4", "Place 0"),
+        ("rounds", bytes(8) + b"\x10\2", "Place 0"),
         ("rounds", b"\1", "Place 0"),
+        ("newest_list", bytes(9) + b"\1", "newest_list is damaged"),
+        ("settled_list", bytes(9) + b"\3", "settled_list is damaged"),
     ],
 )
 def test_damaged_task_accounts_are_refused(chain: TaskChain, name: str, value: bytes, why: str) -> None:

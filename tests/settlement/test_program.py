@@ -19,6 +19,7 @@ from koii_p2p.settlement.interface import Settlement
 from koii_p2p.settlement.program import EMPTY_KEY, SIGNING_ATTEMPTS, ProgramSettlement
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
+    AlreadyVetoed,
     DamagedAccount,
     PayerShort,
     ProgramError,
@@ -109,6 +110,41 @@ async def test_the_second_anchor_learns_that_it_was_second(rpc: VirtualRpc, chai
         await client(rpc, chain, 1).anchor_list(chain.task, 0, digest, 0, 0)
 
 
+async def test_a_veto_learns_when_nothing_is_left_to_do(rpc: VirtualRpc, chain: TaskChain) -> None:
+    nodes = [client(rpc, chain, index) for index in range(3)]
+    chain.commit(0)
+    chain.anchor_list(0, chain.earn([KOII, KOII, KOII]))
+    with pytest.raises(ProgramRefused) as early:
+        await nodes[0].veto(chain.task, 0, 0)
+    assert early.value.error is ProgramError.VETO_EARLY
+    assert not isinstance(early.value, AlreadyVetoed)
+    assert "veto the list of round 0" in early.value.what
+    chain.at(chain.clock.distribution_audit(0).opens)
+    receipt = await nodes[0].veto(chain.task, 0, 0)
+    assert (receipt.slot, receipt.fee) == (chain.slot, 10_000)  # two signatures
+    with pytest.raises(AlreadyVetoed) as again:
+        await nodes[0].veto(chain.task, 0, 0)
+    assert again.value.error is ProgramError.ALREADY_VETOED
+    await nodes[1].veto(chain.task, 0, 0)
+    with pytest.raises(AlreadyVetoed) as late:
+        await nodes[2].veto(chain.task, 0, 0)
+    assert late.value.error is ProgramError.ALREADY_REJECTED
+
+    await nodes[2].anchor_commitment(chain.task, 0, b"c" * 32, attempt=1)
+    with pytest.raises(AlreadyAnchored):
+        await nodes[2].anchor_commitment(chain.task, 0, b"d" * 32, attempt=1)
+    with pytest.raises(ProgramRefused) as barred:
+        await nodes[0].anchor_list(chain.task, 0, b"l" * 32, KOII, 0, attempt=1)
+    assert barred.value.error is ProgramError.BARRED
+    assert "anchor the list of round 0, attempt 1" in barred.value.what
+    await nodes[2].anchor_list(chain.task, 0, b"l" * 32, KOII, 0, attempt=1)
+    state = await nodes[0].task_state(chain.task)
+    assert state.last_list is not None
+    assert (state.last_list.root, state.last_list.attempt) == (b"l" * 32, 1)
+    assert state.rounds[0].commitment == b"c" * 32
+    assert check_history(await nodes[0].history(chain.task), state) == ()
+
+
 async def test_refusals_name_their_reason(rpc: VirtualRpc, chain: TaskChain) -> None:
     settlement = client(rpc, chain)
     with pytest.raises(ProgramRefused) as refusal:
@@ -180,6 +216,8 @@ async def test_without_a_staking_key_nothing_is_staked_or_anchored(rpc: VirtualR
         await settlement.anchor_commitment(chain.task, 0, bytes(32))
     with pytest.raises(ConfigurationError):
         await settlement.anchor_list(chain.task, 0, bytes(32), 0, 0)
+    with pytest.raises(ConfigurationError):
+        await settlement.veto(chain.task, 0, 0)
 
 
 async def test_terms_of_another_creator_are_not_created(rpc: VirtualRpc, chain: TaskChain) -> None:

@@ -1,4 +1,4 @@
-"""Refused: everything about Stake, AnchorCommitment and AnchorList."""
+"""Refused: everything about Stake, and about AnchorCommitment and AnchorList of a round's first attempt."""
 
 from __future__ import annotations
 
@@ -194,13 +194,6 @@ def commitment_after_its_list(chain: TaskChain) -> Attack:
     return Attack(chain.commit_instruction(0), [chain.stakers[0]])
 
 
-@refused(E.WRONG_ATTEMPT)
-def commitment_of_a_second_attempt(chain: TaskChain) -> Attack:
-    chain.at(chain.clock.commitment(0).opens)
-    staker = chain.stakers[0]
-    return Attack(ix.anchor_commitment(chain.task, address(staker), 0, bytes(32), attempt=1), [staker])
-
-
 @refused(E.MISSING_SIGNATURE)
 def commitment_in_the_name_of_another(chain: TaskChain) -> Attack:
     chain.at(chain.clock.commitment(0).opens)
@@ -303,14 +296,6 @@ def second_list_by_another_staker(chain: TaskChain) -> Attack:
     chain.commit(0)
     chain.anchor_list(0, chain.earn([1, 1, 1]))
     return Attack(chain.list_instruction(0, chain.earn([1, 0, 0]), 1), [chain.stakers[1]])
-
-
-@refused(E.WRONG_ATTEMPT)
-def list_of_a_second_attempt(chain: TaskChain) -> Attack:
-    chain.commit(0)
-    chain.at(chain.clock.distribution(0).opens)
-    staker = chain.stakers[0]
-    return Attack(ix.anchor_list(chain.task, address(staker), 0, bytes(32), 0, 0, attempt=1), [staker])
 
 
 @refused(E.ARITHMETIC)

@@ -18,6 +18,7 @@ from scripts.build_program import compile_and_link, compiler_missing
 
 from . import test_refusals_anchors as anchors
 from . import test_refusals_tasks as tasks
+from . import test_refusals_veto as vetoes
 from .attacks import Attack, Case, Cases, other_task, poor_list
 from .virtual_chain import KOII, TaskChain, address, changed, flagged, keypair, with_data
 
@@ -239,7 +240,8 @@ def test_refused_with_its_own_code(error: E, case: Case) -> None:
 
 
 def test_every_code_has_an_attack() -> None:
-    attacks = [*tasks.CASES.values(), *anchors.CASES.values(), *CASES.values()]
+    modules = (tasks, anchors, vetoes)
+    attacks = [*CASES.values(), *(one for module in modules for one in module.CASES.values())]
     covered = {error for error, _ in attacks}
     # SYSCALL is for services that the runtime never refuses without ending the program itself.
     assert set(E) - covered == {E.CALLED_BY_PROGRAM, E.SYSCALL}

@@ -22,6 +22,7 @@ from solders.transaction_metadata import FailedTransactionMetadata
 
 import koii_p2p.settlement
 from koii_p2p.rounds import merkle
+from koii_p2p.rounds.audit_rules import AuditRules
 from koii_p2p.rounds.clock import RoundClock
 from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.terms import TaskTerms
@@ -180,18 +181,17 @@ def default_terms(creator: bytes, nonce: int = 7) -> TaskTerms:
         bounty_per_round=3 * KOII,
         minimum_stake=2 * KOII,
         slash_basis_points=7000,
-        auditors=5,
-        quorum=3,
         allowed_failed_distributions=4,
+        audit=AuditRules(auditors=5, quorum=3),
     )
 
 
 class TaskChain(VirtualChain):
-    """A virtual chain with a funded task and stakers."""
+    """A virtual chain with a funded task and stakers; `terms` are changes to the default ones."""
 
-    def __init__(self, stakers: int = 3, funds: int = 100 * KOII, nonce: int = 7) -> None:
+    def __init__(self, stakers: int = 3, funds: int = 100 * KOII, nonce: int = 7, **terms: object) -> None:
         super().__init__()
-        self.terms = default_terms(address(self.payer), nonce)
+        self.terms = replace(default_terms(address(self.payer), nonce), **terms)  # type: ignore[arg-type]
         self.task = self.terms.task
         self.vault = ix.vault_address(self.task)
         self.clock: RoundClock = self.terms.clock
@@ -225,14 +225,14 @@ class TaskChain(VirtualChain):
             signers=[staker],
         )
 
-    def commit_instruction(self, round: int, staker: int = 0) -> Instruction:
-        digest = hashlib.sha256(b"commitment %d" % round).digest()
-        return ix.anchor_commitment(self.task, address(self.stakers[staker]), round, digest)
+    def commit_instruction(self, round: int, staker: int = 0, attempt: int = 0) -> Instruction:
+        digest = hashlib.sha256(b"commitment %d.%d" % (round, attempt)).digest()
+        return ix.anchor_commitment(self.task, address(self.stakers[staker]), round, digest, attempt=attempt)
 
-    def commit(self, round: int, staker: int = 0) -> Result:
-        """Anchor a commitment in the middle of its window."""
-        self.at(self.clock.commitment(round).opens + 1)
-        return self.ok(self.commit_instruction(round, staker), signers=[self.stakers[staker]])
+    def commit(self, round: int, staker: int = 0, attempt: int = 0) -> Result:
+        """Anchor a commitment at the beginning of its window."""
+        self.at(max(self.slot, self.clock.commitment(round, attempt).opens + 1))
+        return self.ok(self.commit_instruction(round, staker, attempt), signers=[self.stakers[staker]])
 
     def earn(self, rewards: Sequence[int], slashes: Sequence[int] | None = None) -> list[Leaf]:
         """Add to the cumulative totals of the stakers, in order; the leaves of the next list."""
@@ -246,7 +246,14 @@ class TaskChain(VirtualChain):
         )
 
     def list_instruction(
-        self, round: int, leaves: Sequence[Leaf], staker: int = 0, *, rewards: int = 0, slashes: int = 0
+        self,
+        round: int,
+        leaves: Sequence[Leaf],
+        staker: int = 0,
+        attempt: int = 0,
+        *,
+        rewards: int = 0,
+        slashes: int = 0,
     ) -> Instruction:
         """An AnchorList of these leaves; `rewards` and `slashes` are added to the true totals."""
         return ix.anchor_list(
@@ -256,11 +263,22 @@ class TaskChain(VirtualChain):
             merkle.root([leaf.encode() for leaf in leaves]),
             sum(leaf.reward_total for leaf in leaves) + rewards,
             sum(leaf.slash_total for leaf in leaves) + slashes,
+            attempt=attempt,
         )
 
-    def anchor_list(self, round: int, leaves: Sequence[Leaf], staker: int = 0) -> Result:
-        self.at(self.clock.distribution(round).opens + 1)
-        return self.ok(self.list_instruction(round, leaves, staker), signers=[self.stakers[staker]])
+    def anchor_list(self, round: int, leaves: Sequence[Leaf], staker: int = 0, attempt: int = 0) -> Result:
+        """Anchor a list at the beginning of its window."""
+        self.at(max(self.slot, self.clock.distribution(round, attempt).opens + 1))
+        return self.ok(self.list_instruction(round, leaves, staker, attempt), signers=[self.stakers[staker]])
+
+    def veto_instruction(self, round: int, staker: int = 0, attempt: int = 0) -> Instruction:
+        return ix.veto(self.task, address(self.stakers[staker]), round, attempt)
+
+    def veto(self, round: int, *stakers: int, attempt: int = 0) -> None:
+        """Veto a list at the beginning of its audit, one staker after the other."""
+        self.at(max(self.slot, self.clock.distribution_audit(round, attempt).opens))
+        for staker in stakers:
+            self.ok(self.veto_instruction(round, staker, attempt), signers=[self.stakers[staker]])
 
     def settle_instruction(
         self, round: int, leaves: Sequence[Leaf], index: int, *, pay: bool = True
@@ -272,8 +290,8 @@ class TaskChain(VirtualChain):
             self.task, round, leaves[position], proof, address(self.beneficiaries[index]), pay=pay
         )
 
-    def settled_slot(self, round: int) -> None:
-        self.at(self.clock.settles_at(round))
+    def settled_slot(self, round: int, attempt: int = 0) -> None:
+        self.at(self.clock.settles_at(round, attempt))
 
     def run_round(
         self, round: int, rewards: Sequence[int], slashes: Sequence[int] | None = None
@@ -311,7 +329,3 @@ def flagged(
 
 def with_data(instruction: Instruction, data: bytes) -> Instruction:
     return Instruction(instruction.program_id, data, list(instruction.accounts))
-
-
-def with_terms(terms: TaskTerms, **changes: object) -> TaskTerms:
-    return replace(terms, **changes)  # type: ignore[arg-type]

@@ -160,6 +160,19 @@ def test_the_newest_rounds_protect_as_much_as_all(tmp_path: Path) -> None:
             journal.sign(VOTE, GENESIS, KEY)
 
 
+def test_what_is_said_once_per_stage_or_number_has_entries_of_its_own(tmp_path: Path) -> None:
+    said = [
+        BALLOT,
+        Statement(TASK, 3, 720, 1, BALLOT.body),
+        *(Statement(TASK, 3, 711, number, Challenge(bytes(32), bytes(32))) for number in range(4)),
+        Statement(OTHER_TASK, 3, 701, 0, Ballot(seal=bytes(32))),
+    ]
+    content = JournalContent(OWNER, {}, dict(map(entry, said)))
+    assert len(content.entries) == len(said)
+    write_journal(tmp_path / "journal", content)
+    assert read_journal(tmp_path / "journal") == content
+
+
 def test_no_file_is_larger_than_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(encode_journal(CONTENT))
     monkeypatch.setattr(module, "LARGEST_FILE_BYTES", size)
@@ -206,7 +219,7 @@ def test_no_file_is_larger_than_can_be_read(tmp_path: Path, monkeypatch: pytest.
         (fields(f5=[row(VOTE, payload="text")]), "entry is not"),
         (fields(f5=[row(VOTE, kind=0)]), "kind 0"),
         (fields(f5=[row(VOTE, kind=int(Kind.PRESENCE))]), "kind 9"),
-        (fields(f5=[row(VOTE, kind=int(Kind.CHALLENGE))]), "kind 4"),
+        (fields(f5=[row(VOTE, kind=int(Kind.EQUIVOCATION))]), "kind 8"),
         (fields(f5=[row(VOTE, kind=2**64 - 1)]), "kind"),
         (fields(f5=[row(VOTE, payload=b"")]), "not a statement"),
         (fields(f5=[row(VOTE, payload=payload_bytes(VOTE) + b"\x00")]), "not a statement"),
@@ -215,6 +228,7 @@ def test_no_file_is_larger_than_can_be_read(tmp_path: Path, monkeypatch: pytest.
         (fields(f5=[row(VOTE, task=OTHER_TASK)]), "another place"),
         (fields(f5=[row(SUBMISSION, attempt=7)]), "another place"),
         (fields(f5=[row(VOTE, kind=int(Kind.LIST_NOTICE))]), "another place"),
+        (fields(f5=[row(VOTE, kind=int(Kind.CHALLENGE))]), "another place"),
         (
             fields(f5=[row(VOTE, payload=payload_bytes(Statement(TASK, 2, 1, 1, Presence((), 0, "", 0))))]),
             "another place",

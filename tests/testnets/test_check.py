@@ -75,7 +75,7 @@ def test_the_outcome_is_exact() -> None:
 def test_each_round_has_one_commitment_one_list_and_settlements() -> None:
     shown = outcome_json(outcome_of(check(played()), played().nodes))
     assert [entry["transactions"] for entry in shown["rounds"]] == [
-        {"commitment": 1, "list": 1, "settle": 5}
+        {"commitment": 1, "list": 1, "veto": 0, "settle": 5}
     ] * 4
     assert shown["verified"] is True
     assert all(line["fee"] in (5000, 10000) for line in shown["transactions"])
@@ -100,12 +100,22 @@ def test_a_byte_of_the_bundle_at_one_node() -> None:
 
 
 def test_a_byte_of_the_bundle_at_every_node() -> None:
-    report = check(with_copies("bundle", 1, lambda data: flipped(data, len(data) - 1), NAMES))
+    vote = Bundle.decode(played().copies[1].bundle["node-00"]).ballots[-1]
+
+    def spoil(data: bytes) -> bytes:
+        return flipped(data, data.index(vote) + len(vote) - 1)
+
+    report = check(with_copies("bundle", 1, spoil, NAMES))
     assert "bundle_cid" in codes(report)
     assert {finding.round for finding in report.findings} == {1}
     signed = findings(report, "record_signature")
     assert len(signed) == 1
     assert signed[0].subject in NAMES
+
+
+def test_a_bundle_that_cannot_be_read() -> None:
+    report = check(with_copies("bundle", 1, lambda data: data[:-1], NAMES))
+    assert codes(report) == {"bundle_cid", "bundle_malformed"}
 
 
 def test_a_byte_of_a_vote() -> None:

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from koii_p2p.rounds.audit_rules import AuditRules
 from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.testnets.timing import first_counted_round, lead_slots, round_lengths
+from koii_p2p.testnets.timing import (
+    STAGE_SECONDS,
+    STAGE_SLOTS,
+    first_counted_round,
+    lead_slots,
+    round_lengths,
+)
 from koii_p2p.testnets.topology import Topology
 
 
@@ -25,6 +32,19 @@ def test_five_nodes_and_three_rounds_fit_into_ninety_seconds() -> None:
     lengths = round_lengths(topology)
     slots = lead_slots(topology, node_start_seconds=2.5, cores=2) + lengths.slots_until_settled(3)
     assert 60 < lengths.seconds(slots) < 90
+
+
+@pytest.mark.parametrize("nodes", [3, 5, 40])
+@pytest.mark.parametrize("slot_ms", [50, 100, 400, 1000])
+def test_every_stage_of_a_sealed_audit_has_time(nodes: int, slot_ms: int) -> None:
+    sealed = round_lengths(Topology(nodes=nodes, slot_ms=slot_ms, audit=AuditRules(sealed=True)))
+    plain = round_lengths(Topology(nodes=nodes, slot_ms=slot_ms))
+    clock = RoundClock(0, sealed.round_time, sealed.submission_window, sealed.audit_window)
+    for window in (clock.seals(0), clock.openings(0), clock.reveals(0), clock.full_audit(0)):
+        assert window.closes - window.opens >= STAGE_SLOTS
+        assert sealed.seconds(window.closes - window.opens) >= STAGE_SECONDS
+    assert sealed.audit_window >= plain.audit_window
+    assert (sealed.delay, sealed.submission_window) == (plain.delay, plain.submission_window)
 
 
 def test_lengths_that_are_given_are_used() -> None:

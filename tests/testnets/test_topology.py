@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,17 @@ from hypothesis import strategies as st
 
 from koii_p2p.amounts import roe
 from koii_p2p.errors import ConfigurationError
-from koii_p2p.testnets.topology import EXAMPLE_TASK, Topology, load_topology
+from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
+from koii_p2p.testnets.audit_table import audit_rules
+from koii_p2p.testnets.identity import (
+    EQUIVOCATING,
+    HONEST,
+    LATE_ACCUSER,
+    OMITTING_LEADER,
+    WRONG_VALUE,
+)
+from koii_p2p.testnets.topology import EXAMPLE_TASK, NodePlan, Topology, load_topology
+from tests.testnets.played import KOII_RULES
 
 FIVE = Path(__file__).parents[2] / "testnet" / "five.toml"
 
@@ -25,8 +36,84 @@ def test_a_flag_goes_before_the_file_and_none_is_no_flag() -> None:
 
 def test_the_last_nodes_cheat() -> None:
     topology = Topology(nodes=7, cheaters=2)
-    assert [topology.cheats(index) for index in range(7)] == [False] * 5 + [True] * 2
+    assert [node.behaviour for node in topology.plan()] == [HONEST] * 5 + [WRONG_VALUE] * 2
     assert topology.honest == 5
+
+
+def test_nodes_are_in_the_order_of_their_roles() -> None:
+    rules = AuditRules(sealed=True, canary_rate=2500, witness_seats=1)
+    topology = Topology(
+        nodes=9,
+        cheaters=1,
+        audit=rules,
+        behaviours={EQUIVOCATING: 1, OMITTING_LEADER: 1},
+        witnesses=1,
+        unstaked_witnesses=1,
+        canaries=2,
+    )
+    assert topology.plan() == (
+        *(NodePlan(),) * 2,
+        *(NodePlan(canaries=True),) * 2,
+        NodePlan(witness=True),
+        NodePlan(witness=True, staked=False),
+        NodePlan(EQUIVOCATING),
+        NodePlan(OMITTING_LEADER),
+        NodePlan(WRONG_VALUE),
+    )
+
+
+@pytest.mark.parametrize("file", sorted(FIVE.parent.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_file_that_ships_can_be_used_and_names_its_own_command(file: Path) -> None:
+    topology = load_topology(file, {})
+    assert topology.nodes == len(topology.plan())
+    assert f"koii-p2p testnet up --file testnet/{file.name}" in file.read_text()
+
+
+def test_tables_say_how_work_is_audited_and_who_misbehaves(tmp_path: Path) -> None:
+    file = tmp_path / "net.toml"
+    file.write_text(
+        'nodes = 7\n[audit]\nprofile = "posp"\naudit_rate = 0.25\nweights = "stake-time"\n'
+        "[behaviours]\nequivocating = 1\n[roles]\nwitnesses = 2\npatrols = 3\n"
+    )
+    topology = load_topology(file, {})
+    assert topology.audit == AuditRules(Profile.POSP, Weights.STAKE_TIME, audit_rate=2500)
+    assert (topology.behaviours, topology.witnesses, topology.patrols) == ({EQUIVOCATING: 1}, 2, 3)
+    flagged = load_topology(file, {"profile": "hardened", "sealed": True, "nodes": None})
+    assert flagged.audit == AuditRules(Profile.HARDENED, Weights.STAKE_TIME, audit_rate=2500, sealed=True)
+
+
+def test_flags_change_the_audit_without_a_file() -> None:
+    assert load_topology(None, {"profile": "koii"}).audit == KOII_RULES
+    assert load_topology(None, {"sealed": True}).audit == AuditRules(sealed=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('profile = "koi"', "profile = 'koi' does not exist"),
+        ('profile = "posp"', "Write audit_rate"),
+        ('profile = "koii"\nsealed = true', "koii has no sealed"),
+        ("finders_share = 1.5", "not from 0 to 1"),
+        ("finders_share = 0.00001", "finer than 1/10000"),
+        ("finders_share = true", "not a number"),
+        ("finders_share = nan", "not from 0 to 1"),
+        ("canary_rate = 0.5", "sealed"),
+        ("sealed = 1", "sealed is 1"),
+        ("auditors = 0", "auditors"),
+        ("auditors = true", "auditors"),
+        ("auditor = 5", "`auditor` does not exist"),
+    ],
+)
+def test_audit_rules_that_are_not_possible(tmp_path: Path, table: str, words: str) -> None:
+    file = tmp_path / "net.toml"
+    file.write_text(f"[audit]\n{table}\n")
+    with pytest.raises(ConfigurationError, match=words):
+        load_topology(file, {})
+
+
+def test_fractions_are_exact() -> None:
+    rules = audit_rules({"confidence": Decimal("0.999999"), "dishonest": Decimal("0.3333"), "auditors": 9})
+    assert rules == AuditRules(confidence=999_999, dishonest=3333, auditors=9)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +132,18 @@ def test_the_last_nodes_cheat() -> None:
         ({"round_time": 100}, "chosen together"),
         ({"round_time": 100, "submission_window": 60, "audit_window": 60}, "shorter than"),
         ({"task": Path("/nowhere")}, "nothing at this path"),
+        ({"behaviours": {"lazy": 1}}, "No node behaves like this"),
+        ({"behaviours": {WRONG_VALUE: 1}}, "`cheaters`"),
+        ({"behaviours": {EQUIVOCATING: -1}}, "equivocating = -1"),
+        ({"behaviours": {EQUIVOCATING: 2}}, "majority"),
+        ({"nodes": 11, "behaviours": {OMITTING_LEADER: 4}}, "at most 3"),
+        ({"nodes": 7, "unstaked_witnesses": 1}, "witness_seats = 1"),
+        ({"witnesses": 4}, "nothing but the task's work"),
+        ({"canaries": 1}, "no canaries"),
+        ({"patrols": 101}, "patrols"),
+        ({"patrols": 1, "profile": "koii"}, "no challenges"),
+        ({"cheaters": 0, "behaviours": {LATE_ACCUSER: 1}, "sealed": True}, "sealed ballots"),
+        ({"round_time": 100, "submission_window": 60, "audit_window": 5}, "stages"),
     ],
 )
 def test_what_is_not_possible_is_said_in_one_sentence(values: dict[str, object], words: str) -> None:
@@ -61,6 +160,9 @@ def test_what_is_not_possible_is_said_in_one_sentence(values: dict[str, object],
         ("stake = 1.0000000001", "whole number of Roe"),
         ("bounty = true", "bounty"),
         ("nodes = 5.5", "nodes"),
+        ("audit = 5", "not a table"),
+        ("[roles]\nnodes = 5", r"in \[roles\] a setting `nodes`"),
+        ("witnesses = 1", "`witnesses`"),
         ("\xff", "not TOML"),
     ],
 )

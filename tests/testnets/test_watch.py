@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
-from koii_p2p.testnets.watch import RoundSnapshot, Snapshot, changes
+from koii_p2p.cli.testnet_view import disputes
+from koii_p2p.testnets.watch import RoundSnapshot, Snapshot, _newer, _round, changes
 
 NAMES = {"a": "node-00", "b": "node-01"}
 EMPTY = Snapshot(1, 0, {}, {"a": 10, "b": 10}, {}, frozenset(NAMES.values()))
@@ -52,3 +54,44 @@ def test_money_that_moved_is_told() -> None:
         "node-01 was slashed: its stake fell from 10 Roe to 3 Roe",
         "K2 paid rewards to node-00",
     ]
+
+
+def test_disputes_are_told() -> None:
+    quiet = RoundSnapshot(0, "audit", 2, frozenset("ab"))
+    accused = replace(quiet, voted=frozenset("a"), accused=frozenset("b"))
+    decided = replace(accused, full_votes=frozenset("a"), convicted=frozenset("b"))
+    objected = replace(decided, list_disagree=2, objections={"a": "OMITTED_RECORD", "b": "OMITTED_RECORD"})
+    rejected = replace(objected, rejected=True)
+    again = replace(rejected, rejected=False, attempt=1, commitment="e" * 64, commitment_by="a")
+    steps = [
+        replace(EMPTY, rounds={0: seen}) for seen in (quiet, accused, decided, objected, rejected, again)
+    ]
+    assert [lines(before, after) for before, after in pairwise(steps)] == [
+        ["round 0: 1 auditor voted", "round 0: under dispute: node-01"],
+        ["round 0: 1 voted in the full audit", "round 0: convicted of signing twice: node-01"],
+        ["round 0: 2 disagree with the list (OMITTED_RECORD)"],
+        ["round 0: attempt 0 is rejected by veto"],
+        [f"round 0: commitment {'e' * 16}…, attempt 1, anchored by node-00"],
+    ]
+    assert disputes(quiet) == ""
+    assert disputes(rejected) == "1 accused, 1 voted in full, 1 convicted, attempt 0 rejected"
+    assert disputes(again) == "1 accused, 1 voted in full, 1 convicted, attempt 1"
+
+
+def view_of(outcome: str | None = None, **anchors: object) -> dict[str, object]:
+    """A round as a node's API shows it."""
+    submitted = [{"author": "a", "outcome": outcome}]
+    return {"roster": 2, "submitted": submitted, "anchors": anchors, "list_votes": {"disagree": 1}}
+
+
+def test_what_two_nodes_know_is_joined_and_the_newest_attempt_counts() -> None:
+    first = _round(0, "delay", view_of("APPROVED", attempt=0, commitment="c", commitment_by="b"))
+    rejected = _round(0, "delay", view_of(attempt=0, commitment="c", rejected=True))
+    again = _round(0, "delay", {**view_of("REJECTED", attempt=1, commitment="e"), "list_votes": {}})
+    assert _newer(first, rejected).rejected
+    assert (_newer(first, rejected).commitment, _newer(first, rejected).list_disagree) == ("c", 1)
+    joined = _newer(_newer(first, rejected), again)
+    assert (joined.attempt, joined.rejected, joined.commitment) == (1, False, "e")
+    assert (joined.outcomes, joined.list_disagree) == ({"a": "REJECTED"}, 0)
+    # A node that is behind takes nothing back.
+    assert _newer(joined, first) == joined

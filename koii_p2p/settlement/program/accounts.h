@@ -103,7 +103,7 @@ static u64 open_account(const Account *system, const Account *payer, Account *ac
   return call_system(system, 1, 36, 1);
 }
 
-/* ---- windows of a task ------------------------------------------------------------------------------------------ */
+/* ---- windows of a task: those of koii_p2p/rounds/clock.py ------------------------------------------------------- */
 
 /* The first slot of period `round + later`, plus `offset`. */
 static u64 slot_of(const u8 *task, u64 round, u64 later, u64 offset, u64 *slot) {
@@ -118,15 +118,99 @@ static u64 both_windows(const u8 *task) { /* cannot overflow: at most one round 
   return U64(task, TASK_SUBMISSION_WINDOW) + U64(task, TASK_AUDIT_WINDOW);
 }
 
-/* When the audit of a round's list is over and leaves may be settled. */
-static u64 settles_at(const u8 *task, u64 round, u64 *slot) {
-  return slot_of(task, round, 2, both_windows(task), slot);
+/* Where an attempt after the first is committed to and listed: from the opening of the audit in which the attempt
+ * before it was rejected to the end of that period. */
+static u64 retry_window(const u8 *task, u64 round, u64 attempt, u64 *opens, u64 *closes) {
+  TRY(slot_of(task, round, attempt + 1, U64(task, TASK_SUBMISSION_WINDOW), opens));
+  return slot_of(task, round, attempt + 2, 0, closes);
+}
+
+static u64 commitment_window(const u8 *task, u64 round, u64 attempt, u64 *opens, u64 *closes) {
+  if (attempt != FIRST_ATTEMPT) return retry_window(task, round, attempt, opens, closes);
+  TRY(slot_of(task, round, 1, both_windows(task), opens));
+  return slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), closes);
+}
+
+static u64 list_window(const u8 *task, u64 round, u64 attempt, u64 *opens, u64 *closes) {
+  if (attempt != FIRST_ATTEMPT) return retry_window(task, round, attempt, opens, closes);
+  TRY(slot_of(task, round, 2, 0, opens));
+  return slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), closes);
+}
+
+/* Where a list may be vetoed; when it closes, the list is final and leaves may be settled. */
+static u64 list_audit(const u8 *task, u64 round, u64 attempt, u64 *opens, u64 *closes) {
+  TRY(slot_of(task, round, attempt + 2, U64(task, TASK_SUBMISSION_WINDOW), opens));
+  return slot_of(task, round, attempt + 2, both_windows(task), closes);
 }
 
 /* 0 before the first round, then 1, 2, ...: rosters are taken where this number changes, and nowhere else. */
 static u64 roster_interval(const u8 *task, u64 slot) {
   u64 start = U64(task, TASK_STARTING_SLOT);
   return slot < start ? 0 : 1 + (slot - start) / U64(task, TASK_ROUND_TIME);
+}
+
+/* ---- rounds and lists of a task --------------------------------------------------------------------------------- */
+
+/* A round's place begins with what a list is, byte for byte: LIST_ fields can be read from either. */
+
+static u8 *ring_place(u8 *task, u64 round) {
+  return task + TASK_ROUNDS + round % ROUND_RING * ROUND_SIZE;
+}
+
+/* Whether the ring still remembers this round: each place serves every sixteenth round. */
+static int holds(const u8 *place, u64 round) {
+  return place[ROUND_STATE] != ROUND_EMPTY && U64(place, ROUND_NUMBER) == round;
+}
+
+/* A list stands from when it is anchored unless it is rejected. */
+static int stands(const u8 *list) {
+  return list[LIST_STATE] == ROUND_LISTED;
+}
+
+static int is_newer(const u8 *list, const u8 *other) {
+  return stands(list) && (!stands(other) || U64(list, LIST_ROUND) > U64(other, LIST_ROUND));
+}
+
+static u64 is_past_audit(const u8 *task, const u8 *list, int *past) {
+  u64 opens, closes;
+  TRY(list_audit(task, U64(list, LIST_ROUND), list[LIST_ATTEMPT], &opens, &closes));
+  *past = S->slot >= closes;
+  return 0;
+}
+
+/* The ring holds every list that can still be rejected; of the lists that it has forgotten, the header holds the newest
+ * (keep_settled). The next two look there, so it does not matter how many rounds are retried at once. */
+
+/* The standing list of the highest round. */
+static u8 *newest_standing(u8 *task) {
+  u8 *newest = task + TASK_SETTLED_LIST;
+  for (u64 i = 0; i < ROUND_RING; i++) {
+    u8 *place = ring_place(task, i);
+    if (is_newer(place, newest)) newest = place;
+  }
+  return newest;
+}
+
+/* The newest list that is past its audit: its totals bound everything ever paid and taken, whatever lists the leaves
+ * came from, and nothing can reject it any more. */
+static u64 newest_settled(u8 *task, u8 **newest) {
+  *newest = task + TASK_SETTLED_LIST;
+  for (u64 i = 0; i < ROUND_RING; i++) {
+    u8 *place = ring_place(task, i);
+    int past = 0;
+    if (is_newer(place, *newest)) TRY(is_past_audit(task, place, &past));
+    if (past) *newest = place;
+  }
+  return 0;
+}
+
+/* Before a place of the ring goes to another round: the list in it, or a newer one past its audit, is kept. All
+ * attempts of a round are over when its place is wanted (LAST_ATTEMPT), so a list in it is past its audit. */
+static u64 keep_settled(u8 *task) {
+  u8 *list;
+  TRY(newest_settled(task, &list));
+  if (list != task + TASK_SETTLED_LIST) sol_memcpy_(task + TASK_SETTLED_LIST, list, LIST_SIZE);
+  return 0;
 }
 
 #endif

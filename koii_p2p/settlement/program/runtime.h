@@ -98,7 +98,10 @@ typedef struct {
 
 /* ---- bytes and numbers ------------------------------------------------------------------------------------------ */
 
-#define U64(data, offset) (*(u64 *)((data) + (offset))) /* account data: every such field is 8-byte aligned */
+/* Account data: every such field is aligned to its size. */
+#define U16(data, offset) (*(const u16 *)((data) + (offset)))
+#define U32(data, offset) (*(const u32 *)((data) + (offset)))
+#define U64(data, offset) (*(u64 *)((data) + (offset)))
 
 static u64 little_endian(const u8 *from, u64 size) { /* instruction data is not aligned */
   u64 value = 0;

@@ -17,6 +17,31 @@
 
 /* ---- CreateTask and Fund ---------------------------------------------------------------------------------------- */
 
+/* The rules of koii_p2p/rounds/audit_rules.py: what no node could play must not be staked on. */
+static u64 check_audit_rules(const u8 *rules) {
+  u64 profile = rules[AUDIT_PROFILE], weights = rules[AUDIT_WEIGHTS], sealed = rules[AUDIT_SEALED];
+  u64 auditors = U16(rules, AUDIT_AUDITORS), quorum = U16(rules, AUDIT_QUORUM);
+  u64 audit_rate = U16(rules, AUDIT_AUDIT_RATE), canary_rate = U16(rules, AUDIT_CANARY_RATE);
+  u64 floor = U16(rules, AUDIT_REPUTATION_FLOOR), finders_share = U16(rules, AUDIT_FINDERS_SHARE);
+  u64 witness_seats = U16(rules, AUDIT_WITNESS_SEATS);
+  REQUIRE(profile <= PROFILE_POSP && weights <= WEIGHTS_STAKE_TIME, ERR_TERMS_AUDIT);
+  REQUIRE(sealed <= 1 && rules[AUDIT_RESERVED] == 0, ERR_TERMS_AUDIT);
+  REQUIRE(auditors > 0 && auditors <= MAX_AUDITORS, ERR_TERMS_AUDIT);
+  REQUIRE(quorum > 0 && quorum <= MAX_AUDITORS, ERR_TERMS_AUDIT);
+  REQUIRE(U32(rules, AUDIT_CONFIDENCE) < MILLIONTHS, ERR_TERMS_AUDIT);
+  REQUIRE(U16(rules, AUDIT_DISHONEST) < BASIS_POINTS, ERR_TERMS_AUDIT);
+  REQUIRE(audit_rate > 0 && audit_rate <= BASIS_POINTS, ERR_TERMS_AUDIT);
+  REQUIRE(canary_rate <= BASIS_POINTS && floor <= BASIS_POINTS, ERR_TERMS_AUDIT);
+  REQUIRE(finders_share <= BASIS_POINTS && witness_seats <= MAX_WITNESS_SEATS, ERR_TERMS_AUDIT);
+  REQUIRE(canary_rate == 0 || sealed, ERR_TERMS_AUDIT);
+  if (profile == PROFILE_POSP) REQUIRE(audit_rate < BASIS_POINTS, ERR_TERMS_AUDIT);
+  if (profile == PROFILE_KOII || profile == PROFILE_ALL)
+    REQUIRE(audit_rate == BASIS_POINTS && floor == 0, ERR_TERMS_AUDIT);
+  if (profile == PROFILE_KOII)
+    REQUIRE(weights == WEIGHTS_EQUAL && !sealed && finders_share == 0 && witness_seats == 0, ERR_TERMS_AUDIT);
+  return 0;
+}
+
 static u64 check_terms(const u8 *task) {
   u64 round_time = U64(task, TASK_ROUND_TIME);
   u64 submission = U64(task, TASK_SUBMISSION_WINDOW), audit = U64(task, TASK_AUDIT_WINDOW);
@@ -25,12 +50,10 @@ static u64 check_terms(const u8 *task) {
   REQUIRE(submission > 0 && submission <= round_time, ERR_TERMS_TIMING);
   REQUIRE(audit > 0 && audit <= round_time - submission, ERR_TERMS_TIMING);
   REQUIRE(U64(task, TASK_MINIMUM_STAKE) > 0, ERR_TERMS_STAKE);
-  REQUIRE(little_endian(task + TASK_SLASH_BASIS_POINTS, 2) <= BASIS_POINTS, ERR_TERMS_STAKE);
-  u64 auditors = little_endian(task + TASK_AUDITORS, 2), quorum = little_endian(task + TASK_QUORUM, 2);
-  REQUIRE(auditors > 0 && auditors <= MAX_AUDITORS, ERR_TERMS_AUDIT);
-  REQUIRE(quorum > 0 && quorum <= MAX_AUDITORS, ERR_TERMS_AUDIT);
-  REQUIRE(little_endian(task + TASK_ALLOWED_FAILED_DISTRIBUTIONS, 2) <= MAX_FAILED_DISTRIBUTIONS, ERR_TERMS_AUDIT);
-  REQUIRE(task[TASK_PROFILE] == PROFILE_HARDENED, ERR_TERMS_AUDIT);
+  REQUIRE(U16(task, TASK_SLASH_BASIS_POINTS) <= BASIS_POINTS, ERR_TERMS_STAKE);
+  REQUIRE(U16(task, TASK_ALLOWED_FAILED_DISTRIBUTIONS) <= MAX_FAILED_DISTRIBUTIONS, ERR_TERMS_AUDIT);
+  TRY(check_audit_rules(task + TASK_AUDIT));
+  REQUIRE(task[TASK_AUDIT + AUDIT_PROFILE] == PROFILE_KOII || audit >= SHORTEST_AUDIT, ERR_TERMS_TIMING);
   REQUIRE(task[TASK_NAME] != 0, ERR_TERMS_NAME);
   return 0;
 }
@@ -143,19 +166,10 @@ static u64 stake_or_top_up(void) {
   return transfer(system, payer, stake, amount);
 }
 
-/* ---- AnchorCommitment and AnchorList ---------------------------------------------------------------------------- */
-
-static u8 *ring_place(u8 *task, u64 round) {
-  return task + TASK_ROUNDS + round % ROUND_RING * ROUND_SIZE;
-}
-
-/* Whether the ring still remembers this round: each place serves every sixteenth round. */
-static int holds(const u8 *place, u64 round) {
-  return place[ROUND_STATE] != ROUND_EMPTY && U64(place, ROUND_NUMBER) == round;
-}
+/* ---- AnchorCommitment, AnchorList and Veto ---------------------------------------------------------------------- */
 
 /* [staker S, task W, stake]: a staker of the task that still holds the minimum stake. */
-static u64 check_anchorer(void) {
+static u64 check_staker(void) {
   Account *staker = &S->accounts[0], *task = &S->accounts[1], *stake = &S->accounts[2];
   REQUIRE(staker->is_signer, ERR_MISSING_SIGNATURE);
   TRY(check_task(task));
@@ -165,7 +179,7 @@ static u64 check_anchorer(void) {
   return read_slot();
 }
 
-/* Appends an anchor to the chain of heads: head = SHA-256(head || record). */
+/* Appends an anchor or rejection to the chain of heads: head = SHA-256(head || record). */
 static u64 append_to_head(u8 *task, u64 round, const u8 *digest, u64 reward_total, u64 slash_total) {
   u8 *record = S->record;
   record[ANCHOR_RECORD_TAG] = S->data[0];
@@ -185,27 +199,44 @@ static u64 append_to_head(u8 *task, u64 round, const u8 *digest, u64 reward_tota
   return add(U64(task, TASK_ANCHORS), 1, &U64(task, TASK_ANCHORS));
 }
 
+/* A round whose list was rejected is committed to anew, by somebody else, as often as the terms allow. The place
+ * remembers who anchored the rejected attempt, and forgets everything else of it. */
+static u64 begin_retry(const u8 *task, u8 *place, u64 round, u64 attempt) {
+  const u8 *signer = S->accounts[0].key;
+  REQUIRE(attempt <= U16(task, TASK_ALLOWED_FAILED_DISTRIBUTIONS) && attempt <= LAST_ATTEMPT, ERR_ATTEMPTS_USED_UP);
+  REQUIRE(holds(place, round), ERR_WRONG_ATTEMPT);
+  REQUIRE(attempt > place[ROUND_ATTEMPT], ERR_COMMITMENT_EXISTS);
+  REQUIRE(attempt == (u64)place[ROUND_ATTEMPT] + 1 && place[ROUND_STATE] == ROUND_REJECTED, ERR_WRONG_ATTEMPT);
+  REQUIRE(!same(place + ROUND_COMMITMENT_BY, signer, KEY), ERR_BARRED);
+  REQUIRE(!same(place + ROUND_LIST_BY, signer, KEY), ERR_BARRED);
+  sol_memcpy_(place + ROUND_BARRED_COMMITTER, place + ROUND_COMMITMENT_BY, KEY);
+  sol_memcpy_(place + ROUND_BARRED_LISTER, place + ROUND_LIST_BY, KEY);
+  sol_memset_(place, 0, ROUND_BARRED_COMMITTER);
+  return 0;
+}
+
 /* [staker S, task W, stake] */
 static u64 anchor_commitment(void) {
   REQUIRE(S->account_count == 3, ERR_ACCOUNT_COUNT);
   REQUIRE(S->data_length == ANCHOR_COMMITMENT_LENGTH, ERR_DATA_LENGTH);
-  TRY(check_anchorer());
+  TRY(check_staker());
   u8 *task = S->accounts[1].data;
-  u64 round = little_endian(S->data + 2, 8);
+  u64 attempt = S->data[1], round = little_endian(S->data + 2, 8);
   const u8 *digest = S->data + 10;
 
   u64 opens, closes;
-  TRY(slot_of(task, round, 1, both_windows(task), &opens));
-  TRY(slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), &closes));
+  TRY(commitment_window(task, round, attempt, &opens, &closes));
   REQUIRE(S->slot >= opens, ERR_COMMITMENT_EARLY);
   REQUIRE(S->slot < closes, ERR_COMMITMENT_LATE);
   u8 *place = ring_place(task, round);
-  REQUIRE(!holds(place, round), ERR_COMMITMENT_EXISTS);
-  REQUIRE(S->data[1] == FIRST_ATTEMPT, ERR_WRONG_ATTEMPT);
+  if (attempt == FIRST_ATTEMPT) {
+    REQUIRE(!holds(place, round), ERR_COMMITMENT_EXISTS);
+    TRY(keep_settled(task));
+    sol_memset_(place, 0, ROUND_SIZE);
+  } else TRY(begin_retry(task, place, round, attempt));
 
-  sol_memset_(place, 0, ROUND_SIZE);
   U64(place, ROUND_NUMBER) = round;
-  place[ROUND_ATTEMPT] = FIRST_ATTEMPT;
+  place[ROUND_ATTEMPT] = attempt;
   place[ROUND_STATE] = ROUND_COMMITTED;
   sol_memcpy_(place + ROUND_COMMITMENT, digest, KEY);
   U64(place, ROUND_COMMITMENT_SLOT) = S->slot;
@@ -239,22 +270,24 @@ static u64 check_totals(const Account *vault, u8 *task, u64 reward_total, u64 sl
 static u64 anchor_list(void) {
   REQUIRE(S->account_count == 4, ERR_ACCOUNT_COUNT);
   REQUIRE(S->data_length == ANCHOR_LIST_LENGTH, ERR_DATA_LENGTH);
-  TRY(check_anchorer());
+  TRY(check_staker());
   TRY(check_vault(&S->accounts[1], &S->accounts[3]));
-  u8 *task = S->accounts[1].data;
-  u64 round = little_endian(S->data + 2, 8);
+  u8 *task = S->accounts[1].data, *signer = S->accounts[0].key;
+  u64 attempt = S->data[1], round = little_endian(S->data + 2, 8);
   const u8 *root = S->data + 10;
   u64 reward_total = little_endian(S->data + 42, 8), slash_total = little_endian(S->data + 50, 8);
 
   u64 opens, closes;
-  TRY(slot_of(task, round, 2, 0, &opens));
-  TRY(slot_of(task, round, 2, U64(task, TASK_SUBMISSION_WINDOW), &closes));
+  TRY(list_window(task, round, attempt, &opens, &closes));
   REQUIRE(S->slot >= opens, ERR_LIST_EARLY);
   REQUIRE(S->slot < closes, ERR_LIST_LATE);
-  u8 *place = ring_place(task, round);
+  u8 *place = ring_place(task, round), *newest = task + TASK_NEWEST_LIST;
   REQUIRE(holds(place, round), ERR_NO_COMMITMENT);
-  REQUIRE(S->data[1] == place[ROUND_ATTEMPT], ERR_WRONG_ATTEMPT);
+  REQUIRE(attempt == place[ROUND_ATTEMPT], ERR_WRONG_ATTEMPT);
   REQUIRE(place[ROUND_STATE] == ROUND_COMMITTED, ERR_LIST_EXISTS);
+  REQUIRE(!same(place + ROUND_BARRED_COMMITTER, signer, KEY), ERR_BARRED);
+  REQUIRE(!same(place + ROUND_BARRED_LISTER, signer, KEY), ERR_BARRED);
+  REQUIRE(!stands(newest) || U64(newest, LIST_ROUND) < round, ERR_LIST_ORDER);
   TRY(check_totals(&S->accounts[3], task, reward_total, slash_total));
 
   place[ROUND_STATE] = ROUND_LISTED;
@@ -262,39 +295,58 @@ static u64 anchor_list(void) {
   U64(place, ROUND_REWARD_TOTAL) = reward_total;
   U64(place, ROUND_SLASH_TOTAL) = slash_total;
   U64(place, ROUND_LIST_SLOT) = S->slot;
-  sol_memcpy_(place + ROUND_LIST_BY, S->accounts[0].key, KEY);
-
-  /* List windows of different rounds never overlap, so the list before this one is past its audit. */
-  u8 *newest = task + TASK_NEWEST_LIST;
-  sol_memcpy_(task + TASK_SETTLED_LIST, newest, LIST_SIZE);
-  U64(newest, LIST_PRESENT) = 1;
-  U64(newest, LIST_ROUND) = round;
-  sol_memcpy_(newest + LIST_ROOT, root, KEY);
-  U64(newest, LIST_REWARD_TOTAL) = reward_total;
-  U64(newest, LIST_SLASH_TOTAL) = slash_total;
-  U64(newest, LIST_SLOT) = S->slot;
+  sol_memcpy_(place + ROUND_LIST_BY, signer, KEY);
+  sol_memcpy_(newest, place, LIST_SIZE);
   return append_to_head(task, round, root, reward_total, slash_total);
+}
+
+/* Lists that are audited in the same slots are of different rounds and therefore of different attempts. So one window
+ * and a bit for each attempt in it are all that a stake has to remember to count once against each list. */
+static u64 mark_veto(u8 *stake, u64 round, u64 attempt) {
+  u64 window, bit = 1ULL << attempt; /* at most LAST_ATTEMPT */
+  TRY(add(round, attempt + 1, &window));
+  if (U64(stake, STAKE_VETO_WINDOW) != window) {
+    U64(stake, STAKE_VETO_WINDOW) = window;
+    U64(stake, STAKE_VETOES) = 0;
+  }
+  REQUIRE((U64(stake, STAKE_VETOES) & bit) == 0, ERR_ALREADY_VETOED);
+  U64(stake, STAKE_VETOES) |= bit;
+  return 0;
+}
+
+/* [staker S, task W, stake W]: against a list under audit. More than half of all stake rejects it. */
+static u64 veto(void) {
+  REQUIRE(S->account_count == 3, ERR_ACCOUNT_COUNT);
+  REQUIRE(S->data_length == VETO_LENGTH, ERR_DATA_LENGTH);
+  TRY(check_staker());
+  REQUIRE(S->accounts[2].is_writable, ERR_NOT_WRITABLE);
+  u8 *task = S->accounts[1].data, *stake = S->accounts[2].data;
+  u64 attempt = S->data[1], round = little_endian(S->data + 2, 8);
+
+  u64 opens, closes;
+  TRY(list_audit(task, round, attempt, &opens, &closes));
+  REQUIRE(S->slot >= opens, ERR_VETO_EARLY);
+  REQUIRE(S->slot < closes, ERR_VETO_LATE);
+  u8 *place = ring_place(task, round);
+  REQUIRE(holds(place, round), ERR_NO_COMMITMENT);
+  REQUIRE(attempt <= place[ROUND_ATTEMPT], ERR_WRONG_ATTEMPT);
+  REQUIRE(attempt == place[ROUND_ATTEMPT] && place[ROUND_STATE] != ROUND_REJECTED, ERR_ALREADY_REJECTED);
+  TRY(mark_veto(stake, round, attempt));
+  TRY(add(U64(place, ROUND_VETO_STAKE), U64(stake, STAKE_AMOUNT), &U64(place, ROUND_VETO_STAKE)));
+  if (U64(place, ROUND_VETO_STAKE) <= U64(task, TASK_TOTAL_STAKE) / 2) return 0; /* doubled, it could overflow */
+
+  place[ROUND_STATE] = ROUND_REJECTED;
+  sol_memcpy_(task + TASK_NEWEST_LIST, newest_standing(task), LIST_SIZE);
+  return append_to_head(task, round, place + ROUND_LIST_ROOT, 0, 0);
 }
 
 /* ---- Settle ----------------------------------------------------------------------------------------------------- */
 
-/* The root of a round's list, from the ring or, after a long pause, from the two lists in the header. */
-static u64 find_root(u8 *task, u64 round, const u8 **root) {
-  u8 *place = ring_place(task, round), *newest = task + TASK_NEWEST_LIST, *settled = task + TASK_SETTLED_LIST;
-  if (holds(place, round) && place[ROUND_STATE] == ROUND_LISTED) *root = place + ROUND_LIST_ROOT;
-  else if (U64(newest, LIST_PRESENT) && U64(newest, LIST_ROUND) == round) *root = newest + LIST_ROOT;
-  else if (U64(settled, LIST_PRESENT) && U64(settled, LIST_ROUND) == round) *root = settled + LIST_ROOT;
-  else return ERR_NO_LIST;
-  return 0;
-}
-
-/* The newest list that is past its audit: its totals bound everything ever paid and taken, whatever lists the
- * leaves came from. */
-static u64 newest_settled(u8 *task, const u8 **list) {
-  u8 *newest = task + TASK_NEWEST_LIST;
-  u64 slot;
-  TRY(settles_at(task, U64(newest, LIST_ROUND), &slot));
-  *list = S->slot >= slot ? newest : task + TASK_SETTLED_LIST;
+/* The standing list of a round, from the ring or, after a long pause, from the header. */
+static u64 find_list(u8 *task, u64 round, const u8 **list) {
+  u8 *place = ring_place(task, round);
+  *list = holds(place, round) ? place : task + TASK_SETTLED_LIST;
+  REQUIRE(stands(*list) && U64(*list, LIST_ROUND) == round, ERR_NO_LIST);
   return 0;
 }
 
@@ -367,24 +419,25 @@ static u64 settle(void) {
   TRY(check_stake(task, stake));
   TRY(read_slot());
 
-  const u8 *root = 0, *bounds = 0;
-  u64 opens;
-  TRY(find_root(task->data, round, &root));
-  TRY(settles_at(task->data, round, &opens));
-  REQUIRE(S->slot >= opens, ERR_SETTLE_EARLY);
+  const u8 *list = 0;
+  u8 *bounds = 0;
+  int past = 0;
+  TRY(find_list(task->data, round, &list));
+  TRY(is_past_audit(task->data, list, &past));
+  REQUIRE(past, ERR_SETTLE_EARLY);
   TRY(newest_settled(task->data, &bounds));
   REQUIRE(same(leaf, stake->data + STAKE_STAKER, KEY), ERR_LEAF_OF_ANOTHER_STAKER);
   REQUIRE(same(beneficiary->key, stake->data + STAKE_BENEFICIARY, KEY), ERR_WRONG_BENEFICIARY);
-  TRY(check_proof(leaf, root, directions, count, siblings));
+  TRY(check_proof(leaf, list + LIST_ROOT, directions, count, siblings));
 
   /* Totals only grow, so a leaf of an older list than the one settled last moves nothing. */
   u64 reward_total = little_endian(leaf + 32, 8), slash_total = little_endian(leaf + 40, 8);
   u64 rewarded = U64(stake->data, STAKE_REWARD_TOTAL), slashed = U64(stake->data, STAKE_SLASH_TOTAL);
   u64 reward = reward_total > rewarded ? reward_total - rewarded : 0;
   u64 slash = slash_total > slashed ? slash_total - slashed : 0;
-  if (slash > 0) TRY(take_slash(task, vault, stake, slash, *(const u64 *)(bounds + LIST_SLASH_TOTAL)));
+  if (slash > 0) TRY(take_slash(task, vault, stake, slash, U64(bounds, LIST_SLASH_TOTAL)));
   if (reward > 0 && beneficiary->is_writable) {
-    TRY(pay_reward(task->data, vault, beneficiary, reward, *(const u64 *)(bounds + LIST_REWARD_TOTAL)));
+    TRY(pay_reward(task->data, vault, beneficiary, reward, U64(bounds, LIST_REWARD_TOTAL)));
     U64(stake->data, STAKE_REWARD_TOTAL) = reward_total;
   }
   REQUIRE(reward == 0 || slash > 0 || beneficiary->is_writable, ERR_NOT_WRITABLE);
@@ -403,11 +456,11 @@ __attribute__((section(".text"))) u64 entrypoint(u8 *input) {
     case TAG_STAKE: return stake_or_top_up();
     case TAG_ANCHOR_COMMITMENT: return anchor_commitment();
     case TAG_ANCHOR_LIST: return anchor_list();
+    case TAG_VETO: return veto();
     case TAG_SETTLE: return settle();
     case TAG_SET_ACTIVE:
     case TAG_REQUEST_UNSTAKE:
     case TAG_WITHDRAW:
-    case TAG_VETO:
     case TAG_CLOSE:
     case TAG_UPDATE_TASK: return ERR_RESERVED_TAG;
     default: return ERR_UNKNOWN_TAG;

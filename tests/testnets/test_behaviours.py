@@ -1,0 +1,185 @@
+"""What nodes that misbehave on purpose do, and what the rules make of it: the node's own functions, simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from koii_p2p.node import behaviours
+from koii_p2p.node.behaviours import Behaviour
+from koii_p2p.records.envelope import sign
+from koii_p2p.records.keys import SecretKey
+from koii_p2p.records.schema import Kind, Statement
+from koii_p2p.rounds import events
+from koii_p2p.rounds.admission import Source
+from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
+from koii_p2p.rounds.commitment import Commitment
+from koii_p2p.rounds.tally import AuditorStatus, Outcome
+from koii_p2p.testnets import identity
+from tests.rounds.simulation import BOUNTY, GENESIS, STAKE, TERMS, Net, Peer, Weather
+
+SLASH = STAKE * 7000 // 10000
+KOII = replace(TERMS, audit=AuditRules(profile=Profile.KOII, weights=Weights.EQUAL))
+
+
+class Misbehaving(Peer):
+    """A peer that asks the functions of `node.behaviours` where a node's service does."""
+
+    honest = False
+
+    def __init__(self, net: Net, secret: SecretKey, behaviour: Behaviour) -> None:
+        super().__init__(net, secret)
+        self.behaviour = behaviour
+
+    def feed(self, event: events.Event) -> None:
+        behaviours.excuse_own_lies(self.behaviour, self.engine, self.key)
+        super().feed(event)
+
+    def tick(self, slot: int) -> None:
+        for statement in behaviours.late_accusations(self.behaviour, self.engine, self.key):
+            self.publish(statement)
+        for action in behaviours.hasty_commitments(self.behaviour, self.engine):
+            self.anchor_commitment(action)
+
+    def submission(self, number: int, canary: bool) -> str | bytes | None:
+        return behaviours.submitted_value(self.behaviour, super().submission(number, canary))
+
+    def answer(self, action: events.Action) -> None:
+        if not behaviours.withholds(self.behaviour, action):
+            super().answer(action)
+
+    def publish(self, statement: Statement) -> None:
+        super().publish(statement)
+        second = behaviours.second_statement(self.behaviour, statement)
+        if second is not None:
+            self.net.publish(self, sign(second, GENESIS, self.secret).raw)
+
+    def anchor_commitment(self, action: events.AnchorCommitment) -> None:
+        super().anchor_commitment(behaviours.committed_instead(self.behaviour, action, self.engine, self.key))
+
+
+def crew(behaviour: Behaviour) -> Callable[[Net, SecretKey], Peer]:
+    return lambda net, secret: Misbehaving(net, secret, behaviour)
+
+
+def played(behaviour: Behaviour, rounds: int = 2, **settings: object) -> Net:
+    net = Net(4, crew=[crew(behaviour)], **settings)  # type: ignore[arg-type]
+    net.run_until_settled(rounds - 1, attempt=behaviour is Behaviour.OMITTING_LEADER)
+    return net
+
+
+def commitment(net: Net, number: int) -> Commitment:
+    """What an honest peer holds."""
+    state = net.peers[0].engine.round(number)
+    assert state is not None
+    assert state.commitment is not None
+    return state.commitment
+
+
+def outcomes(net: Net, number: int) -> dict[bytes, Outcome]:
+    return commitment(net, number).outcome_of
+
+
+def statuses(net: Net, number: int) -> dict[bytes, AuditorStatus]:
+    return dict(commitment(net, number).auditors)
+
+
+def paid(net: Net) -> list[int]:
+    return [net.chain.stakes[peer.key].reward_paid for peer in net.peers]
+
+
+def test_a_testnet_names_behaviours_as_a_node_does() -> None:
+    named = {identity.HONEST, *identity.MISBEHAVIOURS}
+    assert named == {behaviour.value for behaviour in Behaviour}
+
+
+# --- the late accuser
+
+
+def test_a_late_accuser_says_one_thing_late_in_each_audit() -> None:
+    net = played(Behaviour.LATE_ACCUSER)
+    liar = net.peers[4]
+    for number in (0, 1):
+        state = net.peers[0].engine.round(number)
+        assert state is not None
+        ballot = state.of_author(Kind.BALLOT, liar.key)
+        assert ballot is not None
+        window = net.terms.clock.first_ballots(number)
+        assert ballot.statement.slot >= window.closes - (window.closes - window.opens) // 6
+        assert statuses(net, number)[liar.key] is AuditorStatus.OVERRULED
+        assert set(outcomes(net, number).values()) == {Outcome.APPROVED}
+    assert paid(net) == [2 * (BOUNTY // 5)] * 5
+
+
+def test_under_koiis_rules_it_costs_one_honest_node_its_stake() -> None:
+    net = played(Behaviour.LATE_ACCUSER, terms=KOII)
+    victim = min(peer.key for peer in net.peers[:4])
+    for number in (0, 1):
+        assert {key for key, outcome in outcomes(net, number).items() if outcome is Outcome.REJECTED} == {
+            victim
+        }
+    assert [net.chain.stake_of(peer.key) for peer in net.peers] == [
+        STAKE - SLASH if peer.key == victim else STAKE for peer in net.peers
+    ]
+
+
+# --- the equivocator
+
+
+def test_an_equivocating_node_is_convicted_everywhere() -> None:
+    net = played(Behaviour.EQUIVOCATING)
+    guilty = net.peers[4]
+    for number in (0, 1):
+        assert outcomes(net, number) == {
+            peer.key: Outcome.EQUIVOCATED if peer is guilty else Outcome.APPROVED for peer in net.peers
+        }
+    assert net.chain.stake_of(guilty.key) == STAKE - SLASH
+    assert paid(net) == [2 * (BOUNTY // 4)] * 4 + [0]
+
+
+def test_bad_values_are_of_the_same_type_and_an_allowed_size() -> None:
+    for value in ("work", b"work", "w" * 512, b"w" * 512):
+        bad = behaviours.bad_value(value)
+        assert bad is not None
+        assert type(bad) is type(value)
+        assert bad != value
+        assert len(bad) <= 512
+    assert behaviours.bad_value(None) is None
+
+
+# --- the omitting leader
+
+
+def test_an_omitting_leader_loses_its_list_and_everybody_is_paid() -> None:
+    net = played(Behaviour.OMITTING_LEADER)
+    liar = net.peers[4]
+    for number in (0, 1):
+        anchored = net.chain.anchored[number]
+        assert (anchored.attempt, anchored.rejected) == (1, False)
+        assert liar.key in anchored.barred
+        assert liar.key not in anchored.anchorers
+        assert set(outcomes(net, number)) == {peer.key for peer in net.peers}
+    assert paid(net) == [2 * (BOUNTY // 5)] * 5
+
+
+class _Deaf(Peer):
+    """Hears nothing by gossip, as a node whose neighbours forward nothing: all it knows was reconciled."""
+
+    def hear(self, raw: bytes, source: Source) -> None:
+        if source is not Source.GOSSIP:
+            super().hear(raw, source)
+
+
+@pytest.mark.parametrize("deaf", [2, 3])
+def test_whoever_gossip_does_not_reach_vetoes_an_omission_as_well(deaf: int) -> None:
+    """What is reconciled while its window is open was received in time, so that leaving it out can be objected to."""
+    net = Net(
+        4 - deaf,
+        crew=[*[_Deaf] * deaf, crew(Behaviour.OMITTING_LEADER)],
+        weather=Weather(reconcile_peers=3),
+    )
+    net.run_until_settled(0, attempt=1)
+    assert (net.chain.anchored[0].attempt, net.chain.anchored[0].rejected) == (1, False)
+    assert paid(net) == [BOUNTY // 5] * 5
