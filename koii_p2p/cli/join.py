@@ -28,7 +28,7 @@ from koii_p2p.network.settings import NetworkSettings, parse_listen, parse_peer_
 from koii_p2p.node.behaviours import Behaviour
 from koii_p2p.node.node import Node, NodeReady, NodeSettings, TaskSpec
 from koii_p2p.records.keys import SecretKey
-from koii_p2p.rounds.role import Role
+from koii_p2p.rounds.role import MOST_PATROLS, Role
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import load_secret, save_secret
 
@@ -80,6 +80,7 @@ PatrolsOption = Annotated[
     typer.Option(
         "--patrols",
         min=0,
+        max=MOST_PATROLS,
         metavar="N",
         help="Look at so many more submissions a round, and challenge what is bad.",
     ),
@@ -136,6 +137,10 @@ def command(
             f"The behaviour {behaviour.value} is refused on {settings.url}.",
             "Misbehaving costs a stake, and others their time: it is for local clusters, on loopback, only.",
             "Leave --behaviour out, or use --cluster local.",
+        )
+    if witness and canaries:
+        raise typer.BadParameter(
+            "a witness hands in no work, and a canary is known-bad work", param_hint="--canaries"
         )
     node = NodeSettings(
         home=Home(settings.home),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+MOST_PATROLS: Final = 100
+"""Submissions per round that one node may look at beyond those it is due for."""
 
 
 @dataclass(frozen=True, slots=True)

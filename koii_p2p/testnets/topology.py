@@ -13,6 +13,7 @@ import koii_p2p
 from koii_p2p.amounts import ROE_PER_KOII, roe
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.rounds.audit_rules import AuditRules, Profile
+from koii_p2p.rounds.role import MOST_PATROLS
 from koii_p2p.rounds.terms import HARDENED, SHORTEST_AUDIT
 from koii_p2p.testnets.audit_table import AUDIT_FLAGS, audit_rules
 from koii_p2p.testnets.identity import HONEST, LATE_ACCUSER, MISBEHAVIOURS, OMITTING_LEADER, WRONG_VALUE
@@ -22,7 +23,6 @@ EXAMPLE_TASK: Final = Path(koii_p2p.__file__).parent.parent / "examples" / "hell
 
 MOST_NODES: Final = 200
 MOST_ROUNDS: Final = 1000
-MOST_PATROLS: Final = 100
 FAILED_LISTS: Final = 3
 """How often a round may be tried again after its list was rejected: the task's `allowed_failed_distributions`."""
 _MOST_KOII: Final = 1_000_000

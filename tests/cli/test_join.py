@@ -56,6 +56,7 @@ def test_the_node_takes_the_role_that_its_operator_chose(
     ("flags", "why"),
     [
         (("--patrols", "-1"), "'--patrols'"),
+        (("--patrols", "101"), "'--patrols'"),
         (("--patrols", "many"), "'--patrols'"),
         (("--patrols", "1.5"), "'--patrols'"),
         (("--patrols", ""), "'--patrols'"),
@@ -64,6 +65,7 @@ def test_the_node_takes_the_role_that_its_operator_chose(
         (("--canaries=1",), "'--canaries' does not take a value"),
         (("--canaries", "3"), "unexpected extra argument"),
         (("--witnesses",), "--witness"),
+        (("--witness", "--canaries"), "hands in no work"),
     ],
 )
 def test_another_value_is_refused_with_one_error_and_no_node(
