@@ -47,6 +47,8 @@ COMMANDS = {
     "join": Command("koii_p2p.cli.join", "Run a node."),
     "status": Command("koii_p2p.cli.status", "Show a running node: peers, tasks, rounds."),
     "round": Command("koii_p2p.cli.round_show", "Show one round: submissions, votes, outcomes, anchors."),
+    "explain": Command("koii_p2p.cli.explain", "Say why a key was or was not paid for a round."),
+    "receipt": Command("koii_p2p.cli.receipt", "Write and check proofs of what a round came to for a key."),
     "k2": Command("koii_p2p.cli.k2", "Run a local K2; give out its coins."),
     "testnet": Command("koii_p2p.cli.testnet", "Run, watch, check and end a network of real nodes."),
 }

@@ -10,6 +10,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.shell import LONG, Running, koii_p2p, running, wait_until
@@ -26,6 +27,10 @@ RUN_ELSEWHERE = {
     "koii-p2p testnet up": "test_testnet.py and .ci/run",
     "koii-p2p testnet up --nodes 15 --cheaters 3": "takes longer than CI wants; by hand before a release",
     "koii-p2p testnet up --file testnet/five.toml": "the same as without --file: test_topology.py compares the two",
+    **{
+        f"koii-p2p testnet up --file testnet/{name}.toml": "test_disputes.py"
+        for name in ("late-accusation-koii", "late-accusation", "equivocation", "omission", "sealed")
+    },
 }
 """Commands that this story does not run, and who does."""
 
@@ -42,7 +47,8 @@ def shown_commands() -> list[str]:
     return found
 
 
-def test_every_command_of_the_documents(tmp_path: Path) -> None:
+def test_every_command_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # files are named as a reader would name them
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 8899), 1):
         pytest.skip("something listens at 127.0.0.1:8899, which the documents name")
     place = {"KOII_P2P_TESTNET_DIR": str(tmp_path / "net"), "KOII_P2P_HOME": str(tmp_path / "home")}
@@ -50,9 +56,10 @@ def test_every_command_of_the_documents(tmp_path: Path) -> None:
     assert left, "the documents show commands"
 
     def take(*words: str) -> list[str]:
-        """The arguments of the next command that begins with these words; it counts as run."""
+        """The arguments of the command of these words, or of the next that begins with them; it counts as run."""
         start = " ".join(("koii-p2p", *words))
-        command = next(command for command in left if command == start or command.startswith(f"{start} "))
+        begun = (command for command in left if command.startswith(f"{start} "))
+        command = start if start in left else next(begun)
         left.remove(command)
         return shlex.split(command)[1:]
 
@@ -82,6 +89,25 @@ def test_every_command_of_the_documents(tmp_path: Path) -> None:
         assert state["task"] in run("status")
         approved_in = _wait_until_it_is_approved(node, keys["staking"], place)
         assert keys["staking"] in run("round", "show", ROUND=str(approved_in))
+        _wait_until_it_is_listed(approved_in, place)
+        other = state["nodes"]["node-00"]
+        words = {
+            "ROUND": str(approved_in),
+            "KEY": other["key"],
+            "TASK": state["task"],
+            "ADDRESS": other["addresses"][0],
+            "FOLDER": str(tmp_path / "net" / "evidence"),
+            "FILE": str(tmp_path / "own.receipt"),
+            "DUMP": str(tmp_path / "task.json"),
+        }
+        assert f"{keys['staking'][:8]}…" in run("explain", "ROUND", **words)
+        assert other["key"] in run("explain", "ROUND", "KEY", **words)
+        assert other["key"] in run("explain", "ROUND", "KEY", "--task", "TASK", **words)
+        assert other["key"] in run("explain", "ROUND", "KEY", "--evidence", **words | {"ROUND": "1"})
+        assert keys["staking"] in run("receipt", "export", "ROUND", **words)
+        assert "The receipt holds." in run("receipt", "verify", "FILE", **words)
+        _dump_account(state["k2_url"], state["task"], tmp_path / "task.json")
+        assert "The receipt holds." in run("receipt", "verify", "FILE", "--account", **words)
         assert "verified: yes" in run("testnet", "check")
         run("testnet", "down")
         net.end()
@@ -104,6 +130,26 @@ def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -
 
     wait_until(approved, 120, "a round in which the new node is approved")
     return found[0]
+
+
+def _wait_until_it_is_listed(number: int, place: dict[str, str]) -> None:
+    """The round's list is anchored, and the joined node has it."""
+
+    def listed() -> bool:
+        found = koii_p2p("explain", str(number), "--output", "json", **place)
+        return found.returncode == 0 and json.loads(found.stdout)["leaf"] is not None
+
+    wait_until(listed, 120, f"the list of round {number}")
+
+
+def _dump_account(url: str, task: str, file: Path) -> None:
+    question = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "getAccountInfo",
+        "params": [task, {"encoding": "base64"}],
+    }
+    file.write_bytes(httpx.post(url, json=question, trust_env=False).content)
 
 
 def test_the_documents_show_nothing_that_is_gone() -> None:
