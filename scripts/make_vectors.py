@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cbor2
+from nacl.bindings import crypto_scalarmult_ed25519_base_noclamp
 
 from koii_p2p.records.cid import cid_of
 from koii_p2p.records.envelope import Verified, external_aad, sign
@@ -353,6 +354,20 @@ def bad_signatures() -> Iterator[Vector]:
         yield Vector(name, cose(GOOD_PAYLOAD, neutral + bytes(32), protected), reason)
 
 
+class OtherNonce:
+    """Signs for Bob as RFC 8032 section 5.1.6 says, but with a nonce that does not follow from the message."""
+
+    public_key = BOB.public_key
+
+    def sign(self, message: bytes) -> bytes:
+        """Another valid signature than the one that Bob's key makes."""
+        nonce = 7
+        clamped = int.from_bytes(hashlib.sha512(BOB.seed).digest()[:32], "little") & (1 << 254) - 8 | 1 << 254
+        point = crypto_scalarmult_ed25519_base_noclamp(nonce.to_bytes(32, "little"))
+        challenge = int.from_bytes(hashlib.sha512(point + self.public_key + message).digest(), "little")
+        return point + ((nonce + challenge * clamped) % GROUP_ORDER).to_bytes(32, "little")
+
+
 def equivocations() -> Iterator[Vector]:
     """Equivocations are checked in two steps: as records, then for the conflict that they claim."""
     one = sign(statement(Submission("one")), GENESIS, BOB)
@@ -389,6 +404,10 @@ def equivocations() -> Iterator[Vector]:
     salted = sign(statement(BallotReveal(digest("other salt"), REVEAL.entries), seq=1), GENESIS, BOB)
     true: dict[str, tuple[Verified, Verified]] = {
         "a true one": (one, other),
+        "one payload, signed with two nonces": (
+            one,
+            sign(statement(Submission("one")), GENESIS, OtherNonce()),
+        ),
         "two open ballots of one stage": (
             sign(statement(Ballot(entries(1)), seq=1), GENESIS, BOB),
             sign(statement(Ballot(entries(2)), seq=1), GENESIS, BOB),

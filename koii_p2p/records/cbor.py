@@ -22,6 +22,9 @@ U64_MAX = 2**64 - 1
 _SIMPLE_VALUES = frozenset({0xF4, 0xF5, 0xF6})  # false, true, null
 
 
+_LEAVES = frozenset({bool, bytes, str, type(None)})
+
+
 class CborError(ValueError):
     """Bytes that are not one deterministic CBOR item, or a value that has no such encoding."""
 
@@ -62,7 +65,7 @@ def decode(data: bytes, *, max_bytes: int, max_depth: int = 8, tag: int | None =
 
 def _check_value(value: object, depth: int) -> None:
     """Refuse what has no encoding here, deep and cyclic values first: those would overflow cbor2's stack."""
-    if value is None or isinstance(value, bool | bytes | str):
+    if type(value) in _LEAVES:
         return
     if isinstance(value, int):
         if not -U64_MAX - 1 <= value <= U64_MAX:

@@ -223,7 +223,8 @@ Body = (
 class Statement:
     """What an author signs: a body, placed in a task (32-byte id), a round and a slot.
 
-    `seq` counts what may be stated more than once per round: presences, challenges, attempts at an anchor.
+    `seq` counts what may be stated more than once per round: presences, stages of ballots, challenges, attempts at
+    an anchor.
     """
 
     task: bytes

@@ -24,7 +24,7 @@ from koii_p2p.rounds.distribution import DistributionError, DistributionList, ne
 from koii_p2p.rounds.events import Action
 from koii_p2p.rounds.leader import leader_order, turn
 from koii_p2p.rounds.objections import ListObjection
-from koii_p2p.rounds.omissions import omitted_from, unseen_canaries, without_unseen_canaries
+from koii_p2p.rounds.omissions import omitted_from, unseen_canaries, without_late_canaries
 from koii_p2p.rounds.record_book import RecordBook
 from koii_p2p.rounds.reputation import (
     REPUTATION_ROUNDS,
@@ -267,7 +267,7 @@ class Anchoring:
             state.roster,
             state.beacon,
             self._previous_digest(state.round),
-            without_unseen_canaries(state),
+            without_late_canaries(state, self._terms),
             state.assignment,
         )
         return state.proposal
@@ -296,7 +296,7 @@ class Anchoring:
     def _adopt_commitment(self, state: RoundState, anchored: AnchoredRound, built: BuiltRound) -> Action:
         state.built = built
         state.omitted = omitted_from(built.records, state, self._terms)
-        if unseen_canaries(built.records, state):
+        if unseen_canaries(built.records, state, self._terms):
             state.objection = ListObjection.INVALID_RECORD
         elif state.omitted:
             state.objection = ListObjection.OMITTED_RECORD
@@ -453,8 +453,11 @@ class Anchoring:
         if self._asking.slot not in window:
             return
         objection = self._objection(state, standing)
-        decided = state.list is not None or objection is not ListObjection.NONE
-        if decided and state.of_author(Kind.LIST_VOTE, self._key, state.attempt) is None:
+        # Nobody agrees with a list that is not there: a read of K2 from after its window may show one yet.
+        agreed = state.list is not None and standing.list_root is not None
+        decided = agreed or objection is not ListObjection.NONE
+        spoken = self._asking.slot in window.spoken
+        if decided and spoken and state.of_author(Kind.LIST_VOTE, self._key, state.attempt) is None:
             root = standing.list_root or NO_PREVIOUS
             vote = ListVote(root, objection is ListObjection.NONE, int(objection))
             said = self._speaker.say(state.round, vote, state.attempt)

@@ -112,18 +112,18 @@ class AuditRules:
     def auditors_among(self, others: int) -> int:
         """How many of `others` possible auditors are due for one submission; never more than there are.
 
-        With a confidence c and a dishonest share f of the weight, the least m with `f**m <= 1 - c`, in whole
-        numbers. Exact for draws from many; drawing without replacement only finds fewer dishonest auditors, so
-        that the bound holds for any number and any weights (iExec's trust level asks in the same way).
+        With a confidence c and a dishonest share f of the weight of those others, the least m with `f**m <= 1 - c`,
+        in whole numbers. Exact for draws from many; drawing without replacement only finds fewer dishonest
+        auditors, so that the bound holds for any number and any weights (iExec's trust level asks in the same way).
         """
         if self.profile is Profile.ALL:
             return others
         if not self.confidence:
             return min(self.auditors, others)
         wanted, miss, scale = 1, self.dishonest * MILLIONTHS, BASIS_POINTS
-        while miss > (MILLIONTHS - self.confidence) * scale and wanted < others:
+        while miss > (MILLIONTHS - self.confidence) * scale and wanted < min(others, MAX_AUDITORS):
             wanted, miss, scale = wanted + 1, miss * self.dishonest, scale * BASIS_POINTS
-        return min(wanted, others, MAX_AUDITORS)
+        return min(wanted, others)
 
 
 def _require(name: str, value: object, low: int, high: int) -> None:

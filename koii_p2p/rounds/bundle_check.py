@@ -101,6 +101,7 @@ class _BundleCheck:
         if self._commitment is not None:
             # What is said of a submission that the commitment names and the bundle lacks is not the speaker's fault.
             authors |= {entry.submission_id: entry.author for entry in self._commitment.outcomes}
+        self._check_voices(records)
         readable = self._check_seals(records)
         self._check_challenges(records, authors)
         if self._assignment is not None:
@@ -223,6 +224,12 @@ class _BundleCheck:
             and sealed.seal is not None
             and opens(said, sealed.seal, self._terms.task, self._round, reveal.author)
         )
+
+    def _check_voices(self, records: RoundRecords) -> None:
+        for section in ("ballots", "reveals", "full_ballots", "challenges"):
+            for record in records.sections[section].values():
+                if record.author in records.evidence:
+                    self._blame(section, FindingCode.RECORD_OF_CONVICTED, record)
 
     def _check_challenges(self, records: RoundRecords, authors: Mapping[bytes, bytes]) -> None:
         known = "submissions" not in self._faulty

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+SLOWER_CLOCKS = 3
+"""Slots by which honest estimates of the slot usually differ, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -19,6 +22,14 @@ class Window:
 
     def __contains__(self, slot: int) -> bool:
         return self.opens <= slot < self.closes
+
+    @property
+    def spoken(self) -> Window:
+        """Its slots in which to speak: not the first ones, in which whoever is a little behind would still be outside.
+
+        Gossip does not pass on what is early. At most `SLOWER_CLOCKS` slots, and a sixteenth of a short window.
+        """
+        return Window(self.opens + min(SLOWER_CLOCKS, (self.closes - self.opens) // 16), self.closes)
 
 
 class Phase(Enum):

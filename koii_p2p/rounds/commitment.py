@@ -17,7 +17,7 @@ from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.audit_rules import MAX_WITNESS_SEATS
 from koii_p2p.rounds.eligibility import MAX_CHALLENGES
 from koii_p2p.rounds.roster import MAX_ENTRIES, Roster
-from koii_p2p.rounds.round_records import SECTIONS, RoundRecords, cast_in, select
+from koii_p2p.rounds.round_records import SECTIONS, RoundRecords, select_cast
 from koii_p2p.rounds.tally import AuditorStatus, Outcome, Tally, tally
 from koii_p2p.rounds.terms import U64_MAX, TaskTerms
 
@@ -216,15 +216,15 @@ def build_commitment(
 ) -> BuiltRound:
     """Commit to the round of `roster` with these records, which belong to it: see `round_records.sort_records`.
 
-    Those that can change nothing are left out of the bundle: see `round_records.select`. Raises CommitmentError for
-    a bundle that is too large.
+    Those that can change nothing are left out of the bundle: see `round_records.select_cast`. Raises
+    CommitmentError for a bundle that is too large.
 
     `assignment`: that of this beacon and roster, from a caller who has drawn it already (it is half of the work), or
     with audit rates that follow from reputation.
     """
     drawn = assignment or AuditAssignment(beacon, roster, terms.audit)
-    chosen = select(records, terms, drawn)
-    counted = tally(chosen.submissions, cast_in(chosen), drawn, chosen.evidence)
+    chosen, cast = select_cast(records, terms, drawn)
+    counted = tally(chosen.submissions, cast, drawn, chosen.evidence)
     bundle = Bundle(
         *(tuple(record.raw for record in section.values()) for section in chosen.sections.values())
     )

@@ -204,7 +204,7 @@ class RoundEngine:
         for number in sorted(self._book.rounds):
             if self._anchoring.is_open(number, period):
                 state = self._book.rounds[number]
-                actions += [events.KeepRecord(record) for record in self._book.unpark(state, self.slot)]
+                actions += self._unparked(state)
                 actions += self._step(state)
         return actions
 
@@ -218,10 +218,16 @@ class RoundEngine:
                 yield from self._asking.ask(events.ReadBlockhash(state.round, ends))
             else:
                 yield from self._assign(state)
+                # What an earlier run of this node said may be among what waited for the auditors.
+                yield from self._unparked(state)
         yield from self._part.steps(state)
         yield from self._reconcile(state)
         yield from self._convict(state)
         yield from self._anchoring.steps(state)
+
+    def _unparked(self, state: RoundState) -> list[Action]:
+        """Records that had been parked, and are admitted by what is known by now."""
+        return [events.KeepRecord(record) for record in self._book.unpark(state, self.slot)]
 
     def _assign(self, state: RoundState) -> Iterator[Action]:
         """Draw the auditors, once roster, beacon and, where reputation counts, the rounds before are known."""
@@ -241,15 +247,17 @@ class RoundEngine:
 
         While submissions, votes and list votes are still in time, since gossip may lose any of them (a peer whose slot
         lags puts aside what comes early, and forwards none of it) and what comes late need not be committed to; when
-        submissions close, while stragglers are awaited, at each stage, twice before anybody commits, and while owning
-        up to a canary counts, where there are canaries.
+        submissions close, while stragglers are awaited, at each stage, twice before anybody commits, twice more while
+        that is still possible (a net that heals by then agrees in the next attempt, if not in this one), and while
+        owning up to a canary counts, where there are canaries.
         """
         window = self.terms.audit_window
-        audit, full, delay, openings = (
+        audit, full, delay, openings, listing = (
             self.clock.audit(number),
             self.clock.full_audit(number),
             self.clock.delay(number),
             self.clock.openings(number),
+            self.clock.distribution(number),
         )
         moments = {
             self.clock.submission(number).closes - self.terms.submission_window // 3,
@@ -263,6 +271,8 @@ class RoundEngine:
             full.opens + window // 12,
             delay.opens,
             delay.opens + self._anchoring.quiet() // 2,
+            (listing.opens + listing.closes) // 2,
+            listing.closes - self.terms.submission_window // 6,
         }
         if self.terms.audit.canary_rate:
             moments |= {(openings.opens + openings.closes) // 2, openings.closes}

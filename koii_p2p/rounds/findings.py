@@ -63,6 +63,10 @@ class FindingCode(Enum):
         "challenge_own_submission",
         "A challenge of its author's own submission, when no canary may be owned up to.",
     )
+    RECORD_OF_CONVICTED = (
+        "record_of_convicted",
+        "A ballot, reveal or challenge of somebody whom the round convicts of signing two records.",
+    )
     EVIDENCE_IDLE = "evidence_idle", "Evidence that convicts nobody in this round."
     SUBMISSIONS_ROOT = "submissions_root", "The bundle's submissions do not hash to the committed root."
     BALLOTS_ROOT = "ballots_root", "The bundle's ballots do not hash to the committed root."

@@ -13,11 +13,12 @@ _AFTER_THE_COMMITMENT = frozenset({Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE, Kin
 def carrying_round(place: Place) -> int:
     """The round whose commitment may carry evidence of two records in this place.
 
-    What is said before a round is committed to convicts in that round. Notices and list votes come later: they
-    convict in the next round, whose commitment is built right after the list votes end. One offence has one such
-    round, so that nobody is punished twice for it and nothing has to be remembered.
+    What is said before a round is committed to convicts in that round. Notices and list votes come later: those of
+    the first attempt convict in the next round, whose commitment is built right after the list votes end; and each
+    further attempt is voted on a period later. One offence has one such round, so that nobody is punished twice for it
+    and nothing has to be remembered.
     """
-    return place.round + (place.kind in _AFTER_THE_COMMITMENT)
+    return place.round + (place.attempt + 1 if place.kind in _AFTER_THE_COMMITMENT else 0)
 
 
 def offender_of(evidence: Verified, genesis: bytes) -> bytes | None:

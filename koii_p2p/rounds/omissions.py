@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from koii_p2p.records.envelope import Verified
-from koii_p2p.records.schema import Challenge
+from koii_p2p.records.schema import Challenge, Kind
+from koii_p2p.rounds.clock import Window
 from koii_p2p.rounds.round_records import RoundRecords, select
 from koii_p2p.rounds.round_state import RoundState
 from koii_p2p.rounds.terms import TaskTerms
@@ -26,7 +27,13 @@ def omitted_from(committed: RoundRecords, state: RoundState, terms: TaskTerms) -
     if state.assignment is None or state.roster is None:
         return ()
     ours, convicted = state.records(), committed.evidence.keys()
-    timely = {record_id for record_id in state.timely if state.by_id[record_id].author in state.roster}
+    late = set(_owned_up_after(_middle(terms.clock.openings(state.round)), ours, state))
+    timely = {
+        record_id
+        for record_id in state.timely
+        if (record := state.by_id[record_id]).author in state.roster
+        and (record.kind is not Kind.CHALLENGE or (record.author, record.statement.seq) not in late)
+    }
 
     def filled(theirs: Mapping[_Place, Verified], held: Mapping[_Place, Verified]) -> dict[_Place, Verified]:
         return {
@@ -48,38 +55,50 @@ def omitted_from(committed: RoundRecords, state: RoundState, terms: TaskTerms) -
 
 
 def reveals_at(terms: TaskTerms, number: int) -> int:
-    """The slot at which an honest node reveals its ballot.
+    """The slot at which an honest node reveals its ballot: where there are canaries, in the middle of the reveals.
 
-    Where there are canaries, that is in the middle of the reveals: whoever sees one owned up to in its time has the
-    slots before to tell the others. They judge it by when they saw it, and must not fall apart over who saw it last.
+    Whether one was owned up to in time is judged by when it was seen, and nodes must not fall apart over who saw it
+    last. So there are three times, a twelfth of the audit apart, in which those who saw it tell the others: what was
+    seen by the middle of its window must be in, a leader takes in what it saw by its end, and nobody takes in what
+    was not seen when honest votes are revealed.
     """
     window = terms.clock.reveals(number)
-    return (window.opens + window.closes) // 2 if terms.audit.canary_rate else window.opens
+    return _middle(window) if terms.audit.canary_rate else window.opens
 
 
-def unseen_canaries(committed: RoundRecords, state: RoundState) -> tuple[tuple[bytes, int], ...]:
-    """Places of challenges that own up to a canary, if we watched for that and saw none before honest votes are seen.
+def unseen_canaries(
+    committed: RoundRecords, state: RoundState, terms: TaskTerms
+) -> tuple[tuple[bytes, int], ...]:
+    """Places of challenges that own up to a canary, if we watched for that and saw none before votes were revealed.
 
-    An author who could own up later would do so when votes against it are revealed.
+    An author who could own up later would do so when votes against it are seen.
     """
+    return _owned_up_after(reveals_at(terms, state.round), committed, state)
+
+
+def without_late_canaries(state: RoundState, terms: TaskTerms) -> RoundRecords:
+    """The records held, less owning up that others may not have seen in time: what a leader commits to."""
+    held = state.records()
+    late = _owned_up_after(terms.clock.openings(state.round).closes, held, state)
+    if not late:
+        return held
+    seen = {place: record for place, record in held.challenges.items() if place not in late}
+    return replace(held, challenges=seen)
+
+
+def _owned_up_after(slot: int, records: RoundRecords, state: RoundState) -> tuple[tuple[bytes, int], ...]:
     if not state.watched_openings:
         return ()
-    authors = committed.authors
+    authors = records.authors
     return tuple(
         (challenger, seq)
-        for (challenger, seq), record in committed.challenges.items()
-        if authors.get(_challenged(record)) == challenger and record.id not in state.unrevealed
+        for (challenger, seq), record in records.challenges.items()
+        if authors.get(_challenged(record)) == challenger and state.challenged_at.get(record.id, slot) >= slot
     )
 
 
-def without_unseen_canaries(state: RoundState) -> RoundRecords:
-    """The records held, less what we would object to in a commitment of somebody else."""
-    held = state.records()
-    unseen = unseen_canaries(held, state)
-    if not unseen:
-        return held
-    seen = {place: record for place, record in held.challenges.items() if place not in unseen}
-    return replace(held, challenges=seen)
+def _middle(window: Window) -> int:
+    return (window.opens + window.closes) // 2
 
 
 def _timely_evidence(ours: RoundRecords, timely: Container[bytes]) -> dict[bytes, Verified]:

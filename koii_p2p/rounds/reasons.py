@@ -157,7 +157,7 @@ class Reason(Enum):
     SUBMISSION_UNKNOWN = (
         "submission_unknown",
         Action.IGNORE,
-        "A staker's ballot on a submission that we do not hold. Free; parked until reconciliation brings it.",
+        "A ballot on, or challenge of, a submission that we do not hold. Free; parked until reconciliation brings it.",
         True,
     )
     STALE_PRESENCE = (

@@ -14,7 +14,6 @@ from koii_p2p.records.schema import Kind
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Admitted, Source, admit
 from koii_p2p.rounds.assignment import AuditAssignment
-from koii_p2p.rounds.omissions import reveals_at
 from koii_p2p.rounds.reasons import Reason
 from koii_p2p.rounds.roster import Roster
 from koii_p2p.rounds.round_state import Parked, RoundState
@@ -67,8 +66,8 @@ class RecordBook:
             if state is None:
                 return self._refuse("ROUND_NOT_KEPT", Judgement.IGNORE)
             state.hold(decided.record, self.genesis, timely=decided.timely)
-            if envelope.kind is Kind.CHALLENGE and slot < reveals_at(self.terms, envelope.round):
-                state.unrevealed.add(envelope.id)
+            if envelope.kind is Kind.CHALLENGE:
+                state.challenged_at[envelope.id] = slot
             self._accepted += 1
             return Judgement.ACCEPT, decided.record
         if state is not None and decided.parked and len(state.parked) < self._limits.parked_records:
@@ -91,7 +90,7 @@ class RecordBook:
 
     def unpark(self, state: RoundState, slot: int) -> Iterator[Verified]:
         """Judge parked records again if what they may have waited for is known; yield those admitted."""
-        known = (state.roster is not None, state.beacon is not None, state.changes, slot // PARK_SLOTS)
+        known = (state.roster is not None, state.assignment is not None, state.changes, slot // PARK_SLOTS)
         if not state.parked or known == state.parked_at:
             return
         state.parked_at = known

@@ -153,13 +153,22 @@ def sort_records(
 
 
 def select(records: RoundRecords, terms: TaskTerms, assignment: AuditAssignment) -> RoundRecords:
-    """Leave out what can change nothing, so that one set of facts has one bundle.
+    """Leave out what can change nothing, so that one set of facts has one bundle: see `select_cast`."""
+    return select_cast(records, terms, assignment)[0]
+
+
+def select_cast(
+    records: RoundRecords, terms: TaskTerms, assignment: AuditAssignment
+) -> tuple[RoundRecords, Cast]:
+    """The records that can change something, and what they say: `cast_in` of them.
 
     Left out are ballots with faulty votes or with none that counts, sealed ballots that were not revealed,
     reveals without their ballot, challenges of submissions that are not there, votes in full audits that nobody
-    opened, and ballots of keys without stake beyond the task's witness seats.
+    opened, and ballots of keys without stake beyond the task's witness seats. Also what was said by those whom the
+    round convicts, but for their submissions: of two ballots of one auditor, no leader gets to choose.
     """
     authors = records.authors
+    records = _unconvicted(records)
     reveals = {
         auditor: record
         for auditor, record in records.reveals.items()
@@ -187,45 +196,53 @@ def select(records: RoundRecords, terms: TaskTerms, assignment: AuditAssignment)
         reveals={auditor: record for auditor, record in reveals.items() if auditor in voters},
         challenges=challenges,
     )
-    under_dispute = _disputed(chosen, authors, assignment)
+    cast = _cast(chosen, authors)
+    under_dispute = _disputed(cast, authors, assignment)
+    full_ballots = {
+        auditor: record
+        for auditor, record in records.full_ballots.items()
+        if votes_fault(entries_of(record), auditor, FULL_AUDIT, under_dispute, assignment) is None
+    }
+    return replace(chosen, full_ballots=full_ballots), replace(cast, full=_full_votes(full_ballots, authors))
+
+
+def _unconvicted(records: RoundRecords) -> RoundRecords:
+    convicted = records.evidence.keys()
+    if not convicted:
+        return records
     return replace(
-        chosen,
-        full_ballots={
-            auditor: record
-            for auditor, record in records.full_ballots.items()
-            if votes_fault(entries_of(record), auditor, FULL_AUDIT, under_dispute, assignment) is None
+        records,
+        ballots={key: record for key, record in records.ballots.items() if key not in convicted},
+        reveals={key: record for key, record in records.reveals.items() if key not in convicted},
+        full_ballots={key: record for key, record in records.full_ballots.items() if key not in convicted},
+        challenges={
+            place: record for place, record in records.challenges.items() if place[0] not in convicted
         },
     )
 
 
 def disputed(records: RoundRecords, assignment: AuditAssignment) -> dict[bytes, bytes]:
     """Authors by submission id of what a full audit was opened for: accused by a staker, or owned up to."""
-    return _disputed(records, records.authors, assignment)
+    authors = records.authors
+    return _disputed(_cast(records, authors), authors, assignment)
 
 
-def _disputed(
-    records: RoundRecords, authors: Mapping[bytes, bytes], assignment: AuditAssignment
-) -> dict[bytes, bytes]:
-    invalid = Verdict.INVALID
-    accused = {
-        entry.submission_id
-        for auditor in records.ballots
-        if auditor in assignment.roster
-        for entry in records.votes_of(auditor)
-        if entry.verdict is invalid
+def _disputed(cast: Cast, authors: Mapping[bytes, bytes], assignment: AuditAssignment) -> dict[bytes, bytes]:
+    return {
+        record_id: author
+        for record_id, author in authors.items()
+        if author in cast.canaries or any(key in assignment.roster for key in cast.accusers(author))
     }
-    for (challenger, _seq), record in records.challenges.items():
-        body = record.statement.body
-        if isinstance(body, Challenge) and (
-            challenger in assignment.roster or authors.get(body.submission_id) == challenger
-        ):
-            accused.add(body.submission_id)
-    return {record_id: author for record_id, author in authors.items() if record_id in accused}
 
 
 def cast_in(records: RoundRecords) -> Cast:
     """What the records of a round say, as `tally` counts it. Votes on submissions that are not there are dropped."""
     authors = records.authors
+    return replace(_cast(records, authors), full=_full_votes(records.full_ballots, authors))
+
+
+def _cast(records: RoundRecords, authors: Mapping[bytes, bytes]) -> Cast:
+    """What was said before any full audit."""
     challengers: dict[bytes, set[bytes]] = {}
     canaries: set[bytes] = set()
     for (challenger, _seq), record in records.challenges.items():
@@ -236,8 +253,13 @@ def cast_in(records: RoundRecords) -> Cast:
         elif author is not None:
             challengers.setdefault(author, set()).add(challenger)
     first = {auditor: records.votes_of(auditor) for auditor in records.ballots}
-    full = {auditor: entries_of(record) for auditor, record in records.full_ballots.items()}
-    return Cast(_by_author(first, authors), _by_author(full, authors), challengers, canaries)
+    return Cast(_by_author(first, authors), {}, challengers, canaries)
+
+
+def _full_votes(
+    full_ballots: Mapping[bytes, Verified], authors: Mapping[bytes, bytes]
+) -> dict[bytes, dict[bytes, Verdict]]:
+    return _by_author({auditor: entries_of(record) for auditor, record in full_ballots.items()}, authors)
 
 
 def _by_author(

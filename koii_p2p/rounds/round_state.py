@@ -37,8 +37,8 @@ class Parked:
 class RoundState:
     """Mutable state of one round at one node. Records are held one per place and author: the first stays.
 
-    `timely` are the ids of records received inside their window, `unrevealed` those of challenges
-    received before honest votes on canaries are revealed.
+    `timely` are the ids of records received inside their window, `challenged_at` says when (slot)
+    each challenge was received.
 
     `moments` are the slots at which to reconcile, ascending; `reconciled` of them have passed.
     """
@@ -56,7 +56,7 @@ class RoundState:
     by_id: dict[bytes, Verified] = field(default_factory=dict)
     changes: int = 0
     timely: set[bytes] = field(default_factory=set)
-    unrevealed: set[bytes] = field(default_factory=set)
+    challenged_at: dict[bytes, int] = field(default_factory=dict)
     witness_ballots: int = 0
     parked: dict[bytes, Parked] = field(default_factory=dict)
     parked_at: tuple[bool, bool, int, int] | None = None

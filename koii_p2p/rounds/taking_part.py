@@ -34,6 +34,9 @@ from koii_p2p.rounds.terms import TaskTerms
 _SALT = b"koii-p2p/1 salt"
 _CANARY = b"koii-p2p/1 canary"
 
+OWNING_UP = MAX_CHALLENGES - 1
+"""The challenge that a node keeps for owning up to its own canary, however many others it has made by then."""
+
 
 class TakingPart:
     """One node's own words in every round, and what it has to ask its task for to find them."""
@@ -82,7 +85,7 @@ class TakingPart:
             state.task_called = True
             yield events.RunTask(state.round)
         if (
-            slot in self._clock.submission(state.round)
+            slot in self._clock.submission(state.round).spoken
             and not state.nothing_to_submit
             and state.of_author(Kind.SUBMISSION, self._key) is None
         ):
@@ -198,9 +201,10 @@ class TakingPart:
         yield from self._audits(state, chosen)
         bad = [record for record in chosen if state.verdicts.get(record.id) is Verdict.INVALID]
         under_dispute = state.disputed(self._terms) if bad else {}
+        most = OWNING_UP if self._is_canary(state.round) else MAX_CHALLENGES
         for record in bad:
             seq = state.challenges_of(self._key)
-            if record.id not in under_dispute and seq < MAX_CHALLENGES:
+            if record.id not in under_dispute and seq < most:
                 challenge = self.say(state.round, Challenge(record.id, _digest_of(record)), seq)
                 yield from self._asking.ask(challenge, key=("challenge", state.round, seq))
                 return
@@ -212,8 +216,8 @@ class TakingPart:
         own = state.of_author(Kind.SUBMISSION, self._key)
         if own is None or not self._is_canary(state.round):
             return
-        if not state.challenges_of(self._key):
-            challenge = self.say(state.round, Challenge(own.id, _digest_of(own)))
+        if state.of_author(Kind.CHALLENGE, self._key, OWNING_UP) is None:
+            challenge = self.say(state.round, Challenge(own.id, _digest_of(own)), OWNING_UP)
             yield from self._asking.ask(challenge, key=("own up", state.round))
 
     def _full_audit(self, state: RoundState) -> Iterator[Action]:
@@ -229,8 +233,17 @@ class TakingPart:
             if record_id not in voted and state.assignment.may_vote(self._key, author, FULL_AUDIT)
         )
         yield from self._audits(state, due)
-        if due and self._may_close(state, window, due, complete_after=(1, 3), at_last=(2, 3)):
-            ballot = self.say(state.round, Ballot(self._votes(state, due)), FULL_AUDIT)
+        # Of an accusation that has only just come, silence says less than UNAVAILABLE would: that is a vote which
+        # counts, and a late accuser could keep an honest reward back by it.
+        patience = (window.closes - window.opens) // 4
+        ripe = [
+            submission
+            for submission in due
+            if self._asking.since(("accused", state.round, submission.id)) >= patience
+            or submission.id in state.verdicts
+        ]
+        if ripe and self._may_close(state, window, due, complete_after=(1, 3), at_last=(2, 3)):
+            ballot = self.say(state.round, Ballot(self._votes(state, ripe)), FULL_AUDIT)
             yield from self._asking.ask(ballot, key=("full ballot", state.round))
 
     def _own_first_votes(self, state: RoundState) -> tuple[BallotEntry, ...]:

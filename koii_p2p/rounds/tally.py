@@ -56,10 +56,11 @@ class Cast:
 
     def accusers(self, author: bytes) -> frozenset[bytes]:
         """Who opened a full audit of this author: those drawn who voted INVALID, and challengers."""
-        invalid = Verdict.INVALID
-        against = [key for key, verdict in self.first.get(author, {}).items() if verdict is invalid]
-        challengers = self.challengers.get(author)
-        return frozenset((*against, *challengers)) if challengers else frozenset(against)
+        votes, challengers = self.first.get(author, {}), self.challengers.get(author, ())
+        if not challengers and Verdict.INVALID not in votes.values():
+            return frozenset()
+        against = (key for key, verdict in votes.items() if verdict is Verdict.INVALID)
+        return frozenset((*against, *challengers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from koii_p2p.settlement.history import ChainEntry
 from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, Settle, Veto
 from koii_p2p.testnets.attempts import Attempt
 from koii_p2p.testnets.check import CheckedRound, CheckReport
-from koii_p2p.testnets.expectations import failures, newest_leaf, remarks
+from koii_p2p.testnets.expectations import failures, newest_leaf, remarks, who_is_who
 from koii_p2p.testnets.identity import NodeIdentity
 
 VOTED = frozenset({AuditorStatus.DILIGENT, AuditorStatus.OVERRULED, AuditorStatus.EQUIVOCATED})
@@ -81,7 +81,8 @@ def outcome_of(report: CheckReport, nodes: Iterable[NodeIdentity], first: int = 
     identities = tuple(nodes)
     names = {node.key: node.name for node in identities} | {node.wallet: node.name for node in identities}
     rows = tuple(_node_outcome(report, node) for node in identities)
-    settled = sum(1 for checked in report.rounds[first:] if _is_settled(report, checked))
+    own = who_is_who(identities)
+    settled = sum(1 for checked in report.rounds[first:] if _is_settled(report, checked, own))
     wrong = tuple(failures(report, identities, settled, first))
     said = tuple(remarks(report, identities))
     return Outcome(report, rows, tuple(_transactions(report, names)), settled, wrong, said, first)
@@ -116,13 +117,16 @@ def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
     )
 
 
-def _is_settled(report: CheckReport, checked: CheckedRound) -> bool:
-    """Anchored, and every leaf of its list paid out and taken in full."""
+def _is_settled(report: CheckReport, checked: CheckedRound, own: Container[bytes]) -> bool:
+    """Anchored, every slash of its list taken in full, every reward of the testnet's `own` keys paid out in full.
+
+    Who joined from outside claims its rewards when it likes.
+    """
     if checked.list is None or checked.anchored is None or checked.anchored.list_root is None:
         return False
     return all(
         (stake := report.stakes.get(leaf.staker)) is not None
-        and stake.reward_total >= leaf.reward_total
+        and (stake.reward_total >= leaf.reward_total or leaf.staker not in own)
         and stake.slash_total >= leaf.slash_total
         for leaf in checked.list.leaves
     )

@@ -95,6 +95,7 @@ class Played:
 
     @property
     def records(self) -> list[Verified]:
+        """All that was said."""
         return [*self.submissions, *self.ballots, *self.full_ballots]
 
     def draw(self) -> AuditAssignment:
@@ -104,7 +105,10 @@ class Played:
 
 def make_round(stakers: int, frauds: int = 0) -> Played:
     """A round of so many stakers, of whom the first `frauds` hand in something wrong."""
-    secrets = {s.public_key: s for s in (SecretKey.from_seed(sha256(b"%d %d" % (SEED, i)).digest()) for i in range(stakers))}
+    secrets = {
+        s.public_key: s
+        for s in (SecretKey.from_seed(sha256(b"%d %d" % (SEED, i)).digest()) for i in range(stakers))
+    }
     entries = (RosterEntry(key, 19 * 10**8 + i, 0, b"b" * 32, 4 * 10**9) for i, key in enumerate(secrets))
     roster = Roster(ROUND, tuple(sorted(entries, key=lambda entry: entry.key)))
     seed = beacon(b"h" * 32, TERMS.task, ROUND)
@@ -128,8 +132,16 @@ def make_round(stakers: int, frauds: int = 0) -> Played:
         roster,
         seed,
         list(submissions.values()),
-        [_vote(secrets[key], first[key], clock.first_ballots(ROUND).opens, DRAWN) for key in secrets if key in first],
-        [_vote(secrets[key], full[key], clock.full_audit(ROUND).opens, FULL_AUDIT) for key in secrets if key in full],
+        [
+            _vote(secrets[key], first[key], clock.first_ballots(ROUND).opens, DRAWN)
+            for key in secrets
+            if key in first
+        ],
+        [
+            _vote(secrets[key], full[key], clock.full_audit(ROUND).opens, FULL_AUDIT)
+            for key in secrets
+            if key in full
+        ],
     )
 
 
@@ -252,7 +264,9 @@ def main() -> None:
     """Measure, print, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--stakers", type=int, default=10_000)
-    parser.add_argument("--records", type=int, default=10_000, help="records of the commitment, about half of them ballots")
+    parser.add_argument(
+        "--records", type=int, default=10_000, help="records of the commitment, about half of them ballots"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     many, few = make_round(given.stakers), make_round(given.records * 9 // 20, frauds=given.records // 1000)

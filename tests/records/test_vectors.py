@@ -14,7 +14,8 @@ import pytest
 from koii_p2p.records.envelope import Verified, decode_record, verify
 from koii_p2p.records.equivocation import check_equivocation
 from koii_p2p.records.reasons import RecordError, RecordReason
-from koii_p2p.records.schema import Equivocation, Kind
+from koii_p2p.records.schema import Ballot, BallotReveal, Equivocation, Kind
+from koii_p2p.records.seals import opens
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "tests" / "vectors" / "records"
@@ -74,6 +75,17 @@ def test_every_file_is_used_and_every_kind_and_reason_occurs() -> None:
     assert kinds == set(Kind)
     reasons = {RecordReason(v["reason"]) for v in vectors if v["verdict"] == "refused"}
     assert reasons == set(RecordReason)
+
+
+def test_the_reveal_of_the_vectors_opens_their_sealed_ballot() -> None:
+    document = read(FOLDER / "valid.json")
+    raws = {vector["name"]: bytes.fromhex(vector["record"]) for vector in document["vectors"]}
+    ballot, reveal = (decode_record(raws[name]) for name in ("sealed ballot", "ballot reveal"))
+    assert isinstance(ballot.statement.body, Ballot)
+    assert isinstance(reveal.statement.body, BallotReveal)
+    seal, place = ballot.statement.body.seal, ballot.statement
+    assert seal is not None
+    assert opens(reveal.statement.body, seal, place.task, place.round, ballot.author)
 
 
 def test_the_script_writes_the_same_bytes(tmp_path: Path) -> None:

@@ -57,4 +57,3 @@ def majority(seats: int) -> int:
 def two_thirds(seats: int) -> int:
     """The least number of seats that is two thirds or more."""
     return -(-2 * seats // 3)
-

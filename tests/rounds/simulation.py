@@ -17,7 +17,7 @@ from koii_p2p.records import envelope, equivocation
 from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.equivocation import Place, place_of
 from koii_p2p.records.keys import SecretKey
-from koii_p2p.records.schema import BallotReveal, Statement, Verdict
+from koii_p2p.records.schema import BallotReveal, Kind, ListVote, Statement, Verdict
 from koii_p2p.rounds import admission, adoption, events, record_book
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.anchors import AnchoredRound
@@ -486,6 +486,11 @@ class Net:
         peer.feed(events.SlotAdvanced(self.slot))
         if (self.slot + peer.lag) % self.weather.read_every == 0:
             peer.read_anchors()
+
+    def vote_of(self, peer: Peer, number: int, attempt: int = 0) -> ListVote | None:
+        """What a peer said about the anchors of one attempt, or None."""
+        said = peer.signed.get(Place(self.terms.task, number, Kind.LIST_VOTE, attempt))
+        return said.body if said is not None and isinstance(said.body, ListVote) else None
 
     def run_until_settled(self, number: int, attempt: int = 0) -> None:
         self.run_until(self.terms.clock.settles_at(number, attempt) + 5)

@@ -155,10 +155,29 @@ def test_evidence_is_sorted_by_whom_it_convicts() -> None:
         for speaker, accused in ((3, 5), (2, 6), (2, 7))
     }
     straight = [convicting[accused].raw for accused in sorted(convicting)]
-    assert findings(OPEN, {"evidence": straight}) == []
+    silent = {
+        section: [record.raw for author, record in held.items() if author not in convicting]
+        for section, held in (("ballots", OPEN.records.ballots), ("full_ballots", OPEN.records.full_ballots))
+    }
+    assert findings(OPEN, {"evidence": straight, **silent}) == []
     again = evidence_against(secret(9), OPEN.submissions[key(5)], submission(secret(5), "thrice"))
     for order in (straight[::-1], [*straight, straight[-1]], [convicting[key(5)].raw, again.raw]):
-        assert {code for code, _ in findings(OPEN, {"evidence": order})} == {F.RECORD_ORDER}
+        found = findings(OPEN, {"evidence": order, **silent})
+        assert {code for code, _ in found} == {F.RECORD_ORDER}
+
+
+def test_whoever_is_convicted_has_no_voice() -> None:
+    """Of two ballots of one auditor, no leader gets to choose."""
+    auditor = next(index for index in range(130) if key(index) in OPEN.records.ballots)
+    one, other = OPEN.records.ballots[key(auditor)], ballot(secret(auditor), {bytes(32): I})
+    evidence = evidence_against(secret(129), one, other)
+    accused = swapped(OPEN, evidence) | {"evidence": [evidence.raw]}
+    assert (F.RECORD_OF_CONVICTED, key(auditor)) in findings(OPEN, accused)
+    said = replace(OPEN.records, evidence={key(auditor): evidence})
+    chosen = select(said, OPEN.terms, OPEN.assignment)
+    assert key(auditor) in chosen.submissions
+    assert chosen.ballots.keys() == OPEN.records.ballots.keys() - {key(auditor)}
+    assert key(auditor) not in chosen.full_ballots
 
 
 def test_evidence_that_convicts_nobody() -> None:

@@ -121,9 +121,7 @@ def test_a_second_attempt_shares_the_period_of_the_veto() -> None:
 
 
 @given(clocks, st.integers(0, 10**6), st.integers(1, MAX_FAILED_DISTRIBUTIONS))
-def test_the_next_rounds_list_comes_after_every_attempt(
-    clock: RoundClock, number: int, attempt: int
-) -> None:
+def test_the_next_rounds_list_comes_after_every_attempt(clock: RoundClock, number: int, attempt: int) -> None:
     window = clock.distribution(number, attempt)
     assert window == clock.commitment(number, attempt)
     assert window.opens == clock.distribution_audit(number, attempt - 1).opens

@@ -187,7 +187,9 @@ def test_ballots_that_do_not_belong_are_left_out() -> None:
 
 def test_a_full_ballot_without_a_dispute_is_left_out() -> None:
     good = next(author for author in PLAYED.submissions if author != key(2))
-    auditor = next(a for a in PLAYED.submissions if a not in (good, key(2)) and a not in PLAYED.records.full_ballots)
+    auditor = next(
+        a for a in PLAYED.submissions if a not in (good, key(2)) and a not in PLAYED.records.full_ballots
+    )
     vote = ballot(SECRETS[auditor], {PLAYED.submissions[good].id: Verdict.VALID}, stage=FULL_AUDIT)
     assert build(of([*SPOKEN, vote])).commitment == PLAYED.commitment
 
@@ -296,7 +298,7 @@ def test_other_fields_are_refused(field: int, value: object) -> None:
 def test_numbers_beyond_64_bits_are_refused() -> None:
     for change in ({"round": 2**64}, {"counts": (2**64, 0, 0, 0, 0, 0)}):
         with pytest.raises(CommitmentError):
-            replace(PLAYED.commitment, **change)  # type: ignore[arg-type]
+            replace(PLAYED.commitment, **change)
 
 
 EMPTY: dict[int, object] = {number: [] for number in range(len(SECTIONS))}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -153,7 +154,9 @@ def test_one_slash_per_stake_while_settlement_lags() -> None:
     # Taken, and staked anew: at risk again.
     renewed = members((0, STAKE, slash), (1, STAKE, 0), number=6)
     assert effective_stake(paid, renewed, key(0)) == STAKE
-    assert next_list(paid, renewed, {key(0): -slash}, TERMS, NOTHING).leaf(key(0)) == Leaf(key(0), 0, 2 * slash)
+    assert next_list(paid, renewed, {key(0): -slash}, TERMS, NOTHING).leaf(key(0)) == Leaf(
+        key(0), 0, 2 * slash
+    )
 
 
 def test_a_slash_never_exceeds_the_effective_stake() -> None:
@@ -402,13 +405,14 @@ def test_other_encodings_are_refused(value: object) -> None:
 
 
 def test_impossible_lists_are_refused() -> None:
-    for build in (
+    impossible: tuple[Callable[[], DistributionList], ...] = (
         lambda: DistributionList(-1, ()),
         lambda: DistributionList(0, (Leaf(b"k", 0, 0),)),
         lambda: DistributionList(0, (Leaf(key(0), -1, 0),)),
         lambda: DistributionList(0, (Leaf(key(0), 0, U64 + 1),)),
         lambda: listed((0, U64, 0), (1, 1, 0)),
-    ):
+    )
+    for build in impossible:
         with pytest.raises(DistributionError):
             build()
 

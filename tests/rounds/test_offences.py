@@ -18,7 +18,7 @@ from koii_p2p.records.schema import (
     Presence,
     Submission,
 )
-from koii_p2p.rounds.eligibility import place_fault
+from koii_p2p.rounds.eligibility import place_fault, window_of
 from koii_p2p.rounds.offences import carrying_round, offender_of
 from tests.rounds.net import BAD, GENESIS, GOOD, TASK, TERMS, evidence_against, key, say, secret, submission
 
@@ -71,6 +71,19 @@ def test_what_is_said_about_a_commitment_convicts_in_the_next_round(kind: Kind) 
     pair = said_twice(kind)
     assert shown_in(ROUND + 1, pair) == key(0)
     assert [shown_in(number, pair) for number in (0, ROUND - 1, ROUND, ROUND + 2)] == [None] * 4
+
+
+@pytest.mark.parametrize("kind", AFTER)
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+def test_words_about_any_attempt_can_be_shown_where_they_convict(kind: Kind, attempt: int) -> None:
+    pair = said_twice(kind, seq=attempt)
+    number = carrying_round(Place(TASK, ROUND, kind, attempt))
+    assert shown_in(number, pair) == key(0)
+    body = evidence_against(secret(1), *pair).statement.body
+    offence = window_of(pair[0].statement, TERMS)
+    assert offence is not None
+    shown = say(secret(1), body, number, offence.closes - 1)
+    assert place_fault(shown.statement, TERMS) is None
 
 
 def test_every_kind_that_has_a_place_convicts_somewhere() -> None:
@@ -130,8 +143,8 @@ def test_what_is_no_evidence_convicts_nobody() -> None:
 
 
 def test_evidence_of_another_task_or_chain_convicts_nobody() -> None:
-    foreign = [say(secret(0), Submission(value), ROUND, 1, task=bytes(32)) for value in (GOOD, BAD)]
-    body = evidence_against(secret(1), *foreign).statement.body
+    one, other = (say(secret(0), Submission(value), ROUND, 1, task=bytes(32)) for value in (GOOD, BAD))
+    body = evidence_against(secret(1), one, other).statement.body
     assert offender_of(say(secret(1), body, ROUND, 1), GENESIS) is None
     assert offender_of(say(secret(1), body, ROUND, 1, task=bytes(32)), GENESIS) == key(0)
     assert offender_of(evidence_against(secret(1), *said_twice(Kind.SUBMISSION)), bytes(32)) is None

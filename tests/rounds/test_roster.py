@@ -133,14 +133,20 @@ def test_the_root_depends_on_everything() -> None:
     first, second = members.entries
     roots = {members.root, Roster(3, (first,)).root, Roster(3, ()).root}
     for change in ({"stake": 1}, {"slash_settled": 1}, {"beneficiary": bytes(32)}, {"stake_time": 1}):
-        roots.add(Roster(3, (replace(first, **change), second)).root)  # type: ignore[arg-type]
+        roots.add(Roster(3, (replace(first, **change), second)).root)
     assert len(roots) == 7
 
 
 def test_a_leaf_of_the_root_has_96_bytes() -> None:
     entry = RosterEntry(key(0), 1, 2, key(1), LOCK_PERIODS * U64_MAX)
     assert entry.encode() == (
-        key(0) + b"\1" + bytes(7) + b"\2" + bytes(7) + key(1) + (LOCK_PERIODS * U64_MAX).to_bytes(16, "little")
+        key(0)
+        + b"\1"
+        + bytes(7)
+        + b"\2"
+        + bytes(7)
+        + key(1)
+        + (LOCK_PERIODS * U64_MAX).to_bytes(16, "little")
     )
     assert len(entry.encode()) == 96
 
@@ -165,7 +171,7 @@ def test_contradictions_are_refused() -> None:
         {"stake_time": LOCK_PERIODS * U64_MAX + 1},
     ):
         with pytest.raises(RosterError):
-            Roster(3, (replace(entries[0], **change),))  # type: ignore[arg-type]
+            Roster(3, (replace(entries[0], **change),))
     with pytest.raises(RosterError):
         Roster(3, entries[:1] * (MAX_ENTRIES + 1))
     with pytest.raises(RosterError):

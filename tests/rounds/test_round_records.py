@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from koii_p2p.rounds.round_records import (
     held_records,
     section_of,
     select,
+    select_cast,
     sort_records,
 )
 from koii_p2p.rounds.terms import TaskTerms
@@ -89,7 +91,9 @@ def not_drawn_for(author: int, assignment: AuditAssignment = OPEN) -> list[int]:
 
 def vote(auditor: int, verdicts: Mapping[int, Verdict], stage: int = 0) -> Verified:
     """A ballot on the submissions of these nodes."""
-    return ballot(secret(auditor), {SUBMISSIONS[index].id: said for index, said in verdicts.items()}, stage=stage)
+    return ballot(
+        secret(auditor), {SUBMISSIONS[index].id: said for index, said in verdicts.items()}, stage=stage
+    )
 
 
 def ids(*records: Verified) -> set[bytes]:
@@ -141,9 +145,8 @@ def test_what_is_said_about_a_commitment_is_in_no_commitment() -> None:
 
 def test_records_that_cannot_be_committed_to_are_the_callers_mistake() -> None:
     opens, closes = CLOCK.submission(3).opens, CLOCK.submission(3).closes
-    stranger = evidence_against(
-        secret(1), *(submission(secret(20), value) for value in (GOOD, BAD))
-    )  # convicts somebody without stake
+    one, other = (submission(secret(20), value) for value in (GOOD, BAD))
+    stranger = evidence_against(secret(1), one, other)
     cases: dict[str, Verified] = {
         "two different SUBMISSION": CONFLICTING,
         "not_in_roster": submission(secret(20), GOOD),
@@ -188,7 +191,11 @@ def test_of_several_pieces_of_evidence_the_smallest_id_stays_whatever_came_first
     assert sort([*found, other]).evidence == {key(4): smallest, key(5): other}
 
 
-SPOKEN = [record for section in play(nodes=NODES, cheaters=(0, 1)).records.sections.values() for record in section.values()]
+SPOKEN = [
+    record
+    for section in play(nodes=NODES, cheaters=(0, 1)).records.sections.values()
+    for record in section.values()
+]
 
 
 @given(st.permutations(SPOKEN))
@@ -196,7 +203,9 @@ def test_the_order_of_arrival_does_not_matter(records: list[Verified]) -> None:
     ordered, first = sort(records), sort(SPOKEN)
     assert ordered == first
     for name, section in ordered.sections.items():
-        assert list(section) == sorted(section) == list(first.sections[name])
+        places: list[Any] = list(section)
+        assert places == sorted(places)
+        assert places == list(first.sections[name])
 
 
 def test_what_a_node_holds_is_what_sorting_would_make_of_it() -> None:
@@ -217,7 +226,9 @@ def test_what_a_node_holds_is_what_sorting_would_make_of_it() -> None:
 
 
 def test_a_round_without_disputes_keeps_all_ballots_and_no_votes_of_a_full_audit() -> None:
-    ballots = [vote(index, {a: V for a in range(1, NODES) if index in drawn_for(a)}) for index in range(NODES)]
+    ballots = [
+        vote(index, {a: V for a in range(1, NODES) if index in drawn_for(a)}) for index in range(NODES)
+    ]
     ballots = [record for record in ballots if entries_of(record)]
     full = vote(not_drawn_for(1)[0], {1: V}, FULL_AUDIT)
     records = chosen(*ballots, full)
@@ -434,6 +445,7 @@ def test_what_is_chosen_is_chosen_again_and_nothing_is_added(numbers: set[int], 
     records = sort([*submissions, *(POOL[number] for number in numbers)])
     once = select(records, TERMS, OPEN)
     assert select(once, TERMS, OPEN) == once
+    assert select_cast(records, TERMS, OPEN) == (once, cast_in(once))
     for name, section in once.sections.items():
         assert section.items() <= records.sections[name].items()
     assert once.submissions == records.submissions
@@ -451,5 +463,7 @@ def test_a_ballot_that_is_sealed_shows_no_votes() -> None:
     assert [entry.verdict for entry in entries_of(reveal)] == [I]
     assert entries_of(SUBMISSIONS[0]) == ()
     assert RoundRecords(ballots={key(1): seal}).votes_of(key(1)) == ()
-    assert RoundRecords(ballots={key(1): seal}, reveals={key(1): reveal}).votes_of(key(1)) == entries_of(reveal)
+    assert RoundRecords(ballots={key(1): seal}, reveals={key(1): reveal}).votes_of(key(1)) == entries_of(
+        reveal
+    )
     assert RoundRecords().votes_of(key(1)) == ()

@@ -16,6 +16,7 @@ from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
 from koii_p2p.rounds.commitment import Commitment
+from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
 from koii_p2p.testnets import identity
 from tests.rounds.simulation import BOUNTY, GENESIS, STAKE, TERMS, Net, Peer, Weather
@@ -147,6 +148,29 @@ def test_bad_values_are_of_the_same_type_and_an_allowed_size() -> None:
         assert bad != value
         assert len(bad) <= 512
     assert behaviours.bad_value(None) is None
+
+
+# --- roles that are played together
+
+
+class _Careful(Peer):
+    """Hands in a canary whenever it may, and challenges every fraud that it was not drawn for."""
+
+    def __init__(self, net: Net, secret: SecretKey) -> None:
+        super().__init__(net, secret, role=Role(patrols=10, canaries=True))
+
+
+def test_who_has_challenged_others_owns_up_to_its_canary_all_the_same() -> None:
+    rules = AuditRules(sealed=True, canary_rate=10_000, auditors=1, quorum=1)
+    frauds = [crew(Behaviour.WRONG_VALUE)] * 5
+    net = Net(6, crew=[_Careful, *frauds], terms=replace(TERMS, audit=rules, audit_window=60, round_time=130))
+    net.run_until_settled(0)
+    careful = net.peers[6]
+    state = net.peers[0].engine.round(0)
+    assert state is not None
+    assert state.challenges_of(careful.key) > 1
+    assert outcomes(net, 0)[careful.key] is Outcome.CANARY
+    assert net.stake_of(careful) == STAKE
 
 
 # --- the omitting leader

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from solders.pubkey import Pubkey
 
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.limits import Limits
@@ -70,6 +71,15 @@ def test_the_outcome_is_exact() -> None:
     # Its slash lands after the start of period 2: it takes part in three rounds, and is slashed once.
     assert cheater.verdicts == ("REJECTED", "REJECTED", "REJECTED", None)
     assert (cheater.submitted, cheater.in_roster) == (3, 3)
+
+
+def test_who_joined_from_outside_claims_when_it_likes() -> None:
+    report = check(played())
+    key = next(key for key, stake in report.stakes.items() if stake.reward_total)
+    unclaimed = replace(report, stakes={**report.stakes, key: replace(report.stakes[key], reward_total=0)})
+    others = [node for node in played().nodes if bytes(Pubkey.from_string(node.key)) != key]
+    assert outcome_of(unclaimed, others).settled == 4
+    assert outcome_of(unclaimed, played().nodes).settled == 0
 
 
 def test_each_round_has_one_commitment_one_list_and_settlements() -> None:
