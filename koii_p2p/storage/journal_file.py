@@ -15,11 +15,11 @@ The file is one item of deterministic CBOR (RFC 8949 section 4.2.1), decoded str
     kind = 1 / 2 / 3 / 4 / 5 / 6 / 7  ; those that say a thing once
     u64 = 0..18446744073709551615
 
-`statement`, kinds and attempts (the `seq` of ballots, challenges, notices and list votes, else 0) are those of
-`records/records.cddl`; an entry's payload states the entry's own task, round, kind and attempt. CBOR and not JSON, as EIP-3076 has
-it: whoever can write a record has this encoder and the payloads' schema already, 64-bit integers need no quotes, and equal
-journals are equal files. A file of floors only is the EIP's "minimal" one: it protects as well, but nothing can be
-said again to the letter by it.
+`statement`, kinds and attempts (the `seq` of ballots, challenges, notices and list votes, else 0) are those
+of `records/records.cddl`; an entry's payload states the entry's own task, round, kind and attempt. CBOR and
+not JSON, as EIP-3076 has it: whoever can write a record has this encoder and the payloads' schema already,
+64-bit integers need no quotes, and equal journals are equal files. A file of floors only is the EIP's
+"minimal" one: it protects as well, but nothing can be said again to the letter by it.
 """
 
 from __future__ import annotations
