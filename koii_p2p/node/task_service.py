@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 _PRIVATE = b"koii-p2p/1 private"
 
 PRESENCE_SECONDS = 20.0
+FIRST_PRESENCE_SECONDS = 1.0
 CHAIN_POLL_SLOTS = 5
 CHAIN_POLL_SECONDS = 0.5
 """The chain is read every `CHAIN_POLL_SLOTS` slots, but not more often than this."""
@@ -459,17 +460,19 @@ class TaskService:
         return exchange.encode_records((record.raw for record in self.engine.presences()), self._limits)
 
     async def _announce(self) -> None:
-        """Say where we are, and learn from somebody where the others are, every now and then."""
+        """Say where we are, and learn from somebody where the others are: often at first, then every now and then."""
+        pause = FIRST_PRESENCE_SECONDS
         while True:
             addresses = self._network.addresses[: self._limits.presence_addresses]
             slot = self.engine.slot
-            if addresses and slot >= self.terms.starting_slot:
+            if addresses and slot >= 0:
                 body = Presence(addresses, roles=0, software="koii_p2p", free_bytes=0)
-                period = self.terms.clock.period(slot)
+                period = max(self.terms.clock.period(slot), 0)
                 statement = Statement(self.terms.task, period, slot, slot, body)
                 self._dispatch([events.SignAndPublish(statement)])
             await self._puller.presences()
-            await trio.sleep(PRESENCE_SECONDS * (0.5 + self._random.random()))
+            await trio.sleep(pause * (0.5 + self._random.random()))
+            pause = min(2 * pause, PRESENCE_SECONDS)
 
     # --- anchors and settlement
 

@@ -188,3 +188,26 @@ def test_artifacts_that_do_not_match_k2_are_refused_and_counted() -> None:
     refused = stranger.engine.statistics().refused
     assert refused["NOT_ANCHORED"] == 1
     assert refused["BAD_LIST"] == 1
+
+
+def test_a_node_restarted_when_its_ballot_is_overdue_says_what_it_said() -> None:
+    net = Net(honest=4)
+    net.run_until(TERMS.clock.first_ballots(0).closes - 3)
+    peer = net.peers[0]
+    assert any(place.kind is Kind.BALLOT for place in peer.signed)
+    peer.done.clear()
+    peer.restart(net.slot)
+    net.run_until(TERMS.clock.delay(0).closes)
+    said = [action.statement for action in peer.done if isinstance(action, events.SignAndPublish)]
+    assert not [statement for statement in said if statement.kind is Kind.BALLOT]
+    assert peer.contradicted == []
+
+
+def test_nobody_agrees_with_a_list_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Peer, "anchor_list", lambda _peer, _action: None)
+    net = Net(honest=4)
+    net.run_until(TERMS.clock.distribution_audit(0).opens + 2)
+    for peer in net.peers:
+        vote = net.vote_of(peer, 0)
+        assert vote is not None
+        assert not vote.agree
