@@ -122,11 +122,11 @@ class TakingPart:
         yield from self._audits(state, due)
         # Half of the window lets stragglers be pulled; at three quarters a slow audit counts as unavailable,
         # so that the ballot still reaches everyone in time.
-        if due and self._may_close(state, window, due, complete_after=(1, 2), at_last=(3, 4)):
-            if self._rules.profile is Profile.KOII:
-                yield from self._koii_ballot(state, due)
-            else:
-                yield from self._ballot(state, self._votes(state, due))
+        ripe = self._ripe(state, window, due, complete_after=(1, 2), slow_after=(3, 4), closed_at=(7, 8))
+        if ripe and self._rules.profile is Profile.KOII:
+            yield from self._koii_ballot(state, ripe)
+        elif ripe:
+            yield from self._ballot(state, self._votes(state, ripe))
 
     def _first_window(self, number: int) -> Window:
         if self._rules.profile is Profile.KOII:
@@ -233,16 +233,8 @@ class TakingPart:
             if record_id not in voted and state.assignment.may_vote(self._key, author, FULL_AUDIT)
         )
         yield from self._audits(state, due)
-        # Of an accusation that has only just come, silence says less than UNAVAILABLE would: that is a vote which
-        # counts, and a late accuser could keep an honest reward back by it.
-        patience = (window.closes - window.opens) // 4
-        ripe = [
-            submission
-            for submission in due
-            if self._asking.since(("accused", state.round, submission.id)) >= patience
-            or submission.id in state.verdicts
-        ]
-        if ripe and self._may_close(state, window, due, complete_after=(1, 3), at_last=(2, 3)):
+        ripe = self._ripe(state, window, due, complete_after=(1, 3), slow_after=(2, 3), closed_at=(2, 3))
+        if ripe:
             ballot = self.say(state.round, Ballot(self._votes(state, ripe)), FULL_AUDIT)
             yield from self._asking.ask(ballot, key=("full ballot", state.round))
 
@@ -261,20 +253,36 @@ class TakingPart:
                     events.AuditSubmission(state.round, submission.id, submission.author, body.value)
                 )
 
-    def _may_close(
+    def _ripe(
         self,
         state: RoundState,
         window: Window,
-        due: Iterable[Verified],
+        due: tuple[Verified, ...],
         *,
         complete_after: tuple[int, int],
-        at_last: tuple[int, int],
-    ) -> bool:
-        """Whether a ballot may be closed, with all verdicts or at last without; the fractions are of its window."""
+        slow_after: tuple[int, int],
+        closed_at: tuple[int, int],
+    ) -> tuple[Verified, ...]:
+        """What a ballot that is closed now votes on; nothing while it has to stay open. Fractions are of its window.
+
+        It may close with all verdicts, later without the slow ones, and at last without those that were asked for only
+        just now: of a submission or an accusation that came late, silence says less than UNAVAILABLE would. That is a
+        vote, and who comes late on purpose could keep an honest reward back by it.
+        """
         elapsed, length = self._asking.slot - window.opens, window.closes - window.opens
-        complete = all(submission.id in state.verdicts for submission in due)
-        early, late = (length * part // whole for part, whole in (complete_after, at_last))
-        return elapsed >= late or (complete and elapsed >= early)
+        complete, slow, closed = (
+            elapsed >= length * part // whole for part, whole in (complete_after, slow_after, closed_at)
+        )
+        judged = [submission for submission in due if submission.id in state.verdicts]
+        if len(judged) == len(due):
+            return due if complete else ()
+        ripe = tuple(
+            submission
+            for submission in due
+            if self._asking.since(("due", state.round, submission.id)) >= length // 4
+            or submission.id in state.verdicts
+        )
+        return ripe if closed or (slow and len(ripe) == len(due)) else ()
 
     def _votes(self, state: RoundState, due: Iterable[Verified]) -> tuple[BallotEntry, ...]:
         chosen = tuple(due)[: self._limits.ballot_entries]
