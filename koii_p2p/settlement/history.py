@@ -145,12 +145,13 @@ def read_entries(
         transaction = VersionedTransaction.from_bytes(record.wire)
     except ValueError as error:
         return faulty(f"its bytes are not a transaction: {error}")
-    if not _is_genuine(transaction, record.wire, line.signature):
+    if not is_genuine(transaction, record.wire, line.signature):
         return faulty("a signature does not verify: its bytes were changed")
     return tuple(_instructions(line, record, transaction, task, program_id))
 
 
-def _is_genuine(transaction: VersionedTransaction, wire: bytes, name: str) -> bool:
+def is_genuine(transaction: VersionedTransaction, wire: bytes, name: str) -> bool:
+    """Whether `wire` is this transaction, whole and alone, with all its signatures valid and `name` the first."""
     # solders ignores bytes behind the transaction, and verifies only as many signatures as there are.
     return (
         bytes(transaction) == wire

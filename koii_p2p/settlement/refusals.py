@@ -160,6 +160,14 @@ class PayerShort(ChainError):
         self.payer = payer
 
 
+class NotCarried(ChainError):
+    """What this carrier cannot do, whatever it is given: `why` says what it lacks, `remedy` what to do instead."""
+
+    def __init__(self, carrier: str, action: str, why: str, remedy: str) -> None:
+        super().__init__(f"The {carrier} carrier cannot {action}.", why, remedy)
+        self.carrier = carrier
+
+
 class UnknownTask(ChainError):
     """There is no task at this address on this cluster."""
 
