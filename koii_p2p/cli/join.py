@@ -29,6 +29,7 @@ from koii_p2p.node.behaviours import Behaviour
 from koii_p2p.node.node import Node, NodeReady, NodeSettings, TaskSpec
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.rounds.role import MOST_PATROLS, Role
+from koii_p2p.settlement.rpc_nodes import urls_of
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import load_secret, save_secret
 
@@ -228,7 +229,11 @@ def make_missing_keys(home: Home) -> list[str]:
 
 
 def is_local(url: str) -> bool:
-    """Whether an RPC URL is on this machine, by a loopback address or the name localhost."""
+    """Whether every RPC URL of a setting is on this machine, by a loopback address or the name localhost."""
+    return all(_is_loopback(one) for one in urls_of(url))
+
+
+def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -39,9 +39,11 @@ def _cluster(value: str) -> str:
     names = [name for name in (*CLUSTERS, "localhost", "mainnet-beta") if value and name.startswith(value)]
     if names and (len(value) == 1 or value in names):
         return {"localhost": "local", "mainnet-beta": "mainnet"}.get(names[0], names[0])
-    if value.startswith(("http://", "https://")):
+    if all(part.strip().startswith(("http://", "https://")) for part in value.split(",")):
         return value
-    raise ValueError("it is neither local, testnet, devnet or mainnet, nor an http:// or https:// address")
+    raise ValueError(
+        "it is neither local, testnet, devnet or mainnet, nor http:// or https:// addresses with commas between them"
+    )
 
 
 def _split(value: object) -> object:
@@ -64,7 +66,8 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_data_path("koii-p2p"), description="The node's folder."
     )
     url: Annotated[str, AfterValidator(_cluster)] = Field(
-        default="local", description="K2: local, testnet, devnet, mainnet, or the URL of an RPC node."
+        default="local",
+        description="K2: local, testnet, devnet, mainnet, or RPC URLs: one, or three to five with commas for a quorum.",
     )
     keypair: UserPath | None = Field(
         default=None, description="The staking key file; the home's staking.json if not given."

@@ -21,6 +21,7 @@ from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from koii_p2p.errors import OperatorError
+from koii_p2p.localk2.faults import Faults
 from koii_p2p.localk2.server import LocalK2Address, serve
 from koii_p2p.localk2.settings import LocalK2Settings
 
@@ -34,11 +35,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ws-port", type=int, default=None, help="the port + 1 unless given")
     parser.add_argument("--slot-ms", type=float, default=400)
     parser.add_argument("--finality", type=int, default=32, help="slots from confirmed to finalized")
+    parser.add_argument("--faults", type=json.loads, default={}, help="JSON object of faults, by name")
+    parser.add_argument("--rpc-nodes", type=int, default=1, help="RPC nodes of this chain")
+    parser.add_argument("--allow-faults", action="store_true", help="let admin methods change the faults")
     given = parser.parse_args(arguments)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = LocalK2Settings(
-            given.path, given.host, given.port, given.ws_port, given.slot_ms, given.finality
+            path=given.path,
+            host=given.host,
+            port=given.port,
+            ws_port=given.ws_port,
+            slot_ms=given.slot_ms,
+            finality=given.finality,
+            faults=Faults().changed(given.faults),
+            allow_faults=given.allow_faults,
+            rpc_nodes=given.rpc_nodes,
         )
         trio.run(run_until_stopped, settings)
     except OperatorError as error:
@@ -75,12 +87,14 @@ class _Announcement:
     """Stands in for a nursery's task status: prints the address when the server reports it."""
 
     def started(self, address: LocalK2Address) -> None:
-        line = {
+        line: dict[str, object] = {
             "url": address.url,
             "ws": address.ws,
             "genesis": str(Hash(address.genesis)),
             "faucet": str(Pubkey(address.faucet)),
         }
+        if len(address.nodes) > 1:
+            line["nodes"] = list(address.nodes)
         print(json.dumps(line), flush=True)
 
 

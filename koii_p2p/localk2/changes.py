@@ -45,6 +45,11 @@ class RecentChanges:
         while self._before and next(iter(self._before)) <= slot:
             self._before.popitem(last=False)
 
+    def drop_after(self, slot: int) -> None:
+        """Drop notes of slots after `slot`: what they did was undone."""
+        for later in [at for at in self._before if at > slot]:
+            del self._before[later]
+
     def size(self) -> int:
         """How many account states are kept."""
         return sum(len(noted) for noted in self._before.values())

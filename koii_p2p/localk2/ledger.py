@@ -2,7 +2,7 @@
 
 A transaction executes at once in the open slot (`processed`). `seal` closes the slot: it gets its blockhash
 and goes to disk in one database transaction (`confirmed`); `finality` slots later it is `finalized`. There
-are no forks and no skipped slots, so block height and slot are the same number.
+are no forks: only `roll_back` leaves slots without a block, and block heights behind slot numbers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from solders.system_program import ID as SYSTEM_PROGRAM
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from koii_p2p.errors import ChainError
+from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
 from koii_p2p.localk2.bank import Bank, Simulation
 from koii_p2p.localk2.changes import RecentChanges
+from koii_p2p.localk2.faults import MOST_LAG_SLOTS
 from koii_p2p.localk2.settings import LocalK2Settings
+from koii_p2p.localk2.skipped import SkippedSlots
 from koii_p2p.localk2.store import SealedSlot, Store
-from koii_p2p.localk2.transactions import Incoming, LandedTransaction, decode, memo_text
+from koii_p2p.localk2.transactions import Incoming, LandedTransaction, decode, memo_text, unit_price
 from koii_p2p.settlement.rpc_replies import Commitment
 
 BLOCKHASH_SLOTS: Final = 150
@@ -93,13 +95,19 @@ class Ledger:
         """
         self._limits = limits
         self._clock = clock
+        self._programs = dict(programs)
         self.finality = settings.finality
+        # Only a K2 that may be told to lag is asked for states older than the finalized one.
+        self._lag_kept = MOST_LAG_SLOTS if settings.allow_faults else settings.faults.lag
+        self._keep_slots = limits.localk2_history_slots
+        self.skipped = SkippedSlots()
         self.bank = Bank()
         self.store = Store(settings.path)
         self.changes = RecentChanges()
         self.listeners: list[Callable[[SealedSlot, list[LandedTransaction]], None]] = []
         self._open_transactions: list[LandedTransaction] = []
         self._dirty: set[Pubkey] = set()
+        self._prices: OrderedDict[int, list[tuple[int, frozenset[Pubkey]]]] = OrderedDict()
         self._statuses: OrderedDict[bytes, Status] = OrderedDict()
         self._blockhashes: OrderedDict[bytes, int] = OrderedDict()
         self._counts = {"executed": 0, "refused": 0, "full_slots": 0}
@@ -108,8 +116,7 @@ class Ledger:
         self._closed = False
         try:
             self._begin_or_restore()
-            for address, elf in programs.items():
-                self.bank.load_program(address, elf)
+            self._load_programs()
         except BaseException:
             self.store.close()
             raise
@@ -120,8 +127,9 @@ class Ledger:
         """The newest slot at a commitment. The open slot is `processed`."""
         if commitment == "processed":
             return self.slot
-        sealed = self.slot - 1
-        return sealed if commitment == "confirmed" else max(sealed - self.finality, 0)
+        if commitment == "confirmed":
+            return self._previous.slot
+        return self.skipped.block_at_or_before(max(self.slot - 1 - self.finality, 0))
 
     def commitment_of(self, slot: int) -> Commitment:
         """How settled a slot is."""
@@ -130,19 +138,35 @@ class Ledger:
         return "confirmed" if slot < self.slot else "processed"
 
     def latest_blockhash(self, commitment: Commitment) -> tuple[bytes, int]:
-        """The newest blockhash at a commitment, and the last slot in which it is accepted."""
-        if commitment != "finalized":
-            return self._previous.blockhash, self._previous.slot + BLOCKHASH_SLOTS
-        slot = self.slot_at("finalized")
-        sealed = self.store.slot(slot)
-        if sealed is None:
-            return self._previous.blockhash, self._previous.slot + BLOCKHASH_SLOTS
-        return sealed.blockhash, slot + BLOCKHASH_SLOTS
+        """The newest blockhash at a commitment, and the last block height at which it is accepted."""
+        sealed = self._previous
+        if commitment == "finalized":
+            sealed = self.store.slot(self.slot_at("finalized")) or sealed
+        return sealed.blockhash, self.skipped.height(sealed.slot) + BLOCKHASH_SLOTS
+
+    def blockhash_slot(self, blockhash: bytes) -> int | None:
+        """The slot that gave a recent blockhash, or None."""
+        return self._blockhashes.get(blockhash)
+
+    def least_prices(self, writes: frozenset[Pubkey], last: int) -> list[tuple[int, int]]:
+        """(slot, price) of the newest blocks up to slot `last`, oldest first.
+
+        The price is the least, in micro-Roe a compute unit, that a transaction writing all these accounts
+        paid; 0 if there was none.
+        """
+        found = []
+        for slot in [at for at in self._blockhashes.values() if at <= last][-BLOCKHASH_SLOTS:]:
+            prices = [price for price, written in self._prices.get(slot, ()) if writes <= written]
+            found.append((slot, min(prices, default=0)))
+        return found
 
     def blockhash_valid(self, blockhash: bytes) -> bool:
         """Whether a transaction with this blockhash is accepted in the open slot."""
         slot = self._blockhashes.get(blockhash)
-        return slot is not None and self.slot - slot <= BLOCKHASH_SLOTS
+        return slot is not None and self._height() - self.skipped.height(slot) <= BLOCKHASH_SLOTS
+
+    def _height(self) -> int:
+        return self.skipped.height(self.slot)
 
     def seal(self) -> SealedSlot:
         """Close the open slot, write it to disk and open the next one.
@@ -159,7 +183,7 @@ class Ledger:
         now = max(int(self._clock()), self._previous.time)
         sealed = SealedSlot(self.slot, digest.digest(), self._previous.slot, now, len(landed))
         accounts = {key: self.bank.account(key) for key in self._dirty}
-        keep_from = self.slot - self._limits.localk2_history_slots
+        keep_from = self.slot - self._keep_slots
         try:
             self.store.seal(sealed, landed, accounts, keep_from)
         except BaseException as error:
@@ -172,6 +196,76 @@ class Ledger:
         for listener in self.listeners:
             listener(sealed, landed)
         return sealed
+
+    def roll_back(self, slots: int) -> list[bytes]:
+        """Undo the open slot and the newest `slots` sealed ones, as a fork that lost does.
+
+        State, transactions and blockhashes become those of before; the undone slots keep their numbers and
+        have no block. Returns the undone transactions (wire bytes) in their order: they may be sent again.
+
+        Raises:
+            ConfigurationError: one of the slots is finalized, or was sealed before this start.
+            ChainError: the disk is full or broken; the ledger must be stopped.
+        """
+        self._check_usable()
+        to = self._previous.slot
+        for _ in range(min(slots, self.slot)):
+            to = self.skipped.block_at_or_before(to - 1)
+        oldest = max(self.slot_at("finalized"), self._opened_after)
+        if to < oldest:
+            raise ConfigurationError(
+                f"{slots} slots cannot be rolled back.",
+                f"Slot {oldest} is finalized, or was sealed before this start, and stays.",
+                f"Roll back at most {self.skipped.height(self._previous.slot) - self.skipped.height(oldest)}.",
+            )
+        try:
+            accounts = {key: self.changes.at_end_of(to, key, None) for key in self.changes.keys_after(to)}
+            skipped = self.skipped.with_range(to + 1, self.slot - 1)
+            undone = self.store.rewind(to, accounts, {"skipped": skipped.encode()})
+            undone += [one.wire for one in self._open_transactions]
+            self.skipped = skipped
+            self._forget_after(to)
+        except BaseException as error:
+            self._failure = error
+            raise
+        _log.info("local_k2_rolled_back", to=to, undone=len(undone), slot=self.slot)
+        return undone
+
+    def _forget_after(self, slot: int) -> None:
+        self.changes.drop_after(slot)
+        self._open_transactions = []
+        self._dirty = set()
+        for later in [at for at in self._prices if at > slot]:
+            del self._prices[later]
+        for signature in [name for name, status in self._statuses.items() if status.slot > slot]:
+            del self._statuses[signature]
+        for blockhash in [name for name, at in self._blockhashes.items() if at > slot]:
+            del self._blockhashes[blockhash]
+        previous = self.store.slot(slot)
+        if previous is None:
+            raise ValueError(f"slot {slot} is missing")
+        self._previous = previous
+        self._transactions = self.store.transaction_count()
+        # A new virtual machine, because the old one cannot unload a program that was deployed meanwhile.
+        self.bank = Bank()
+        self.bank.restore(self.store.accounts())
+        self._load_programs()
+        self.bank.set_clock(self.slot, max(int(self._clock()), previous.time))
+
+    def prune(self, before: int) -> int:
+        """Forget the blocks and transactions of slots before `before`, at once; what is not finalized stays.
+
+        Returns the oldest slot that is left.
+        """
+        self._check_usable()
+        self._transactions = self.store.prune(min(before, self.slot_at("finalized")))
+        return self.store.first_slot()
+
+    def keep_history(self, slots: int | None) -> None:
+        """Keep only so many slots from now on; None: as many as the limits say."""
+        self._keep_slots = self._limits.localk2_history_slots if slots is None else slots
+        if slots is not None:
+            self.prune(self.slot - slots)
 
     def close(self) -> None:
         """Seal the open slot and close the folder. Closing twice is allowed."""
@@ -196,9 +290,13 @@ class Ledger:
 
     def account(self, key: Pubkey, commitment: Commitment) -> Account | None:
         """An account as it was at a commitment, or None. (A restart forgets what was before it.)"""
+        return self.account_after(key, None if commitment == "processed" else self.slot_at(commitment))
+
+    def account_after(self, key: Pubkey, slot: int | None) -> Account | None:
+        """An account as it was at the end of a slot, or as it is now; None if there was none."""
         account = self.bank.account(key)
-        if commitment != "processed":
-            account = self.changes.at_end_of(self.slot_at(commitment), key, account)
+        if slot is not None:
+            account = self.changes.at_end_of(slot, key, account)
         if account is not None and account.lamports == 0 and not account.data:
             return None
         return account
@@ -209,10 +307,15 @@ class Ledger:
 
     def program_accounts(self, program: Pubkey, commitment: Commitment) -> list[tuple[Pubkey, Account]]:
         """Every account a program owned at a commitment, sorted by address."""
+        slot = None if commitment == "processed" else self.slot_at(commitment)
+        return self.program_accounts_after(program, slot)
+
+    def program_accounts_after(self, program: Pubkey, slot: int | None) -> list[tuple[Pubkey, Account]]:
+        """Every account a program owned at the end of a slot, or owns now, sorted by address."""
         keys = {key for key, _ in self.bank.program_accounts(program)}
-        if commitment != "processed":
-            keys |= self.changes.keys_after(self.slot_at(commitment))
-        found = ((key, self.account(key, commitment)) for key in sorted(keys, key=bytes))
+        if slot is not None:
+            keys |= self.changes.keys_after(slot)
+        found = ((key, self.account_after(key, slot)) for key in sorted(keys, key=bytes))
         return [(key, account) for key, account in found if account is not None and account.owner == program]
 
     # -- transactions
@@ -277,6 +380,8 @@ class Ledger:
                 )
             )
             self._statuses[incoming.signature] = Status(self.slot, execution.err)
+            price = (unit_price(incoming, keys), frozenset(keys.writable))
+            self._prices.setdefault(self.slot, []).append(price)
         except BaseException as error:
             # Executed but perhaps not recorded: the state and the history no longer agree.
             self._failure = error
@@ -304,6 +409,10 @@ class Ledger:
 
     # -- beginning
 
+    def _load_programs(self) -> None:
+        for address, elf in self._programs.items():
+            self.bank.load_program(address, elf)
+
     def _begin_or_restore(self) -> None:
         with self.store.reading():
             secret = self.store.fact("faucet")
@@ -313,6 +422,7 @@ class Ledger:
         else:
             with self.store.reading():
                 self._restore(secret, newest)
+        self._opened_after = self._previous.slot
         _log.info("local_k2_opened", slot=self.slot, genesis=str(Hash(self.genesis)))
 
     def _begin(self) -> None:
@@ -334,25 +444,31 @@ class Ledger:
         if genesis is None or len(genesis) != 32:
             raise ValueError("the genesis hash is missing")
         self.genesis = genesis
+        self.skipped = SkippedSlots.decode(self.store.fact("skipped"))
         self._transactions = self.store.transaction_count()
         self.bank.restore(self.store.accounts())
         for signature, slot, err in self.store.statuses_since(newest[0].slot):
             self._statuses[signature] = Status(slot, err)
         for sealed in newest:
             self._open_after(sealed)
+        # A crash right after a roll-back: the numbers of the undone slots are still taken.
+        self.slot = max(self.slot, self.skipped.last + 1)
+        self.bank.set_clock(self.slot, max(int(self._clock()), self._previous.time))
 
     def _open_after(self, sealed: SealedSlot) -> None:
         """Make the slot after a sealed one the open slot."""
         self._blockhashes[sealed.blockhash] = sealed.slot
         while len(self._blockhashes) > BLOCKHASH_SLOTS + 1:
             self._blockhashes.popitem(last=False)
+        while self._prices and next(iter(self._prices)) < sealed.slot - _STATUS_SLOTS:
+            self._prices.popitem(last=False)
         oldest = sealed.slot - _STATUS_SLOTS
         while self._statuses and next(iter(self._statuses.values())).slot < oldest:
             self._statuses.popitem(last=False)
         self._previous = sealed
         self.slot = sealed.slot + 1
         # States at the end of the finalized slot are still asked for, and which accounts it changed.
-        self.changes.forget_through(self.slot_at("finalized") - 1)
+        self.changes.forget_through(self.slot_at("finalized") - 1 - self._lag_kept)
         self.bank.set_clock(self.slot, max(int(self._clock()), sealed.time))
 
     def _check_usable(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.methods_chain import Method, require_context_slot
 from koii_p2p.localk2.params import Options, Params, base58_bytes, base64_bytes, invalid, key_of
+from koii_p2p.localk2.rpc_node import RpcNode
 from koii_p2p.localk2.shapes import account_json, contextual
 
 _ACCOUNTS_PER_CALL: Final = 100
@@ -19,43 +19,43 @@ _LARGEST_ACCOUNT: Final = 10 * 1024 * 1024
 Filter = Callable[[bytes], bool]
 
 
-def _get_balance(ledger: Ledger, params: Params) -> Any:
+def _get_balance(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    require_context_slot(ledger, options)
-    account = ledger.account(params.key(0), options.commitment)
-    return contextual(ledger, 0 if account is None else account.lamports, options.commitment)
+    require_context_slot(node, options)
+    account = node.account(params.key(0), options.commitment)
+    return contextual(node, 0 if account is None else account.lamports, options.commitment)
 
 
-def _get_account_info(ledger: Ledger, params: Params) -> Any:
+def _get_account_info(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    require_context_slot(ledger, options)
-    account = ledger.account(params.key(0), options.commitment)
-    return contextual(ledger, account_json(account, options), options.commitment)
+    require_context_slot(node, options)
+    account = node.account(params.key(0), options.commitment)
+    return contextual(node, account_json(account, options), options.commitment)
 
 
-def _get_multiple_accounts(ledger: Ledger, params: Params) -> Any:
+def _get_multiple_accounts(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    require_context_slot(ledger, options)
+    require_context_slot(node, options)
     keys = [key_of(item) for item in params.items(0, at_most=_ACCOUNTS_PER_CALL)]
-    found = [ledger.account(key, options.commitment) for key in keys]
+    found = [node.account(key, options.commitment) for key in keys]
     value = [account_json(account, options, "base64") for account in found]
-    return contextual(ledger, value, options.commitment)
+    return contextual(node, value, options.commitment)
 
 
-def _get_program_accounts(ledger: Ledger, params: Params) -> Any:
+def _get_program_accounts(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    require_context_slot(ledger, options)
+    require_context_slot(node, options)
     tests = program_filters(options)
     found = [
         {"pubkey": str(key), "account": account_json(account, options)}
-        for key, account in ledger.program_accounts(params.key(0), options.commitment)
+        for key, account in node.program_accounts(params.key(0), options.commitment)
         if all(test(bytes(account.data)) for test in tests)
     ]
-    return contextual(ledger, found, options.commitment) if options.boolean("withContext") else found
+    return contextual(node, found, options.commitment) if options.boolean("withContext") else found
 
 
-def _get_minimum_balance(ledger: Ledger, params: Params) -> Any:
-    return ledger.bank.rent_exempt_minimum(params.integer(0, at_most=_LARGEST_ACCOUNT))
+def _get_minimum_balance(node: RpcNode, params: Params) -> Any:
+    return node.bank.rent_exempt_minimum(params.integer(0, at_most=_LARGEST_ACCOUNT))
 
 
 def program_filters(options: Options) -> list[Filter]:

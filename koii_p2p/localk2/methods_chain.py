@@ -8,82 +8,93 @@ from typing import Any, Final
 from solders.hash import Hash, ParseHashError
 
 from koii_p2p.localk2.bank import SLOTS_PER_EPOCH
-from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.params import (
+    BLOCK_CLEANED_UP,
     BLOCK_NOT_AVAILABLE,
     MINIMUM_CONTEXT_SLOT,
+    SLOT_SKIPPED,
     Options,
     Params,
     RpcFailure,
     invalid,
+    key_of,
 )
+from koii_p2p.localk2.rpc_node import RpcNode
 from koii_p2p.localk2.shapes import API_VERSION, contextual, transaction_json
 from koii_p2p.localk2.store import SealedSlot
 from koii_p2p.localk2.transactions import signature_text
 
-Method = Callable[[Ledger, Params], Any]
+Method = Callable[[RpcNode, Params], Any]
 
+_ACCOUNTS_PER_CALL: Final = 128
 _BLOCKS_PER_CALL: Final = 500_000
 _DETAILS: Final = frozenset({"full", "signatures", "none"})
 
 
-def require_context_slot(ledger: Ledger, options: Options) -> None:
+def require_context_slot(node: RpcNode, options: Options) -> None:
     """Refuse if the caller wants a state newer than the commitment it names can give."""
     wanted = options.integer("minContextSlot")
-    reached = ledger.slot_at(options.commitment)
+    reached = node.slot_at(options.commitment)
     if wanted is not None and wanted > reached:
         raise RpcFailure(
             MINIMUM_CONTEXT_SLOT, "Minimum context slot has not been reached", {"contextSlot": reached}
         )
 
 
-def _get_health(ledger: Ledger, params: Params) -> Any:
+def _get_health(node: RpcNode, params: Params) -> Any:
+    node.check_health()
     return "ok"
 
 
-def _get_version(ledger: Ledger, params: Params) -> Any:
+def _get_version(node: RpcNode, params: Params) -> Any:
     return {"solana-core": API_VERSION, "feature-set": 0}
 
 
-def _get_genesis_hash(ledger: Ledger, params: Params) -> Any:
-    return str(Hash(ledger.genesis))
+def _get_genesis_hash(node: RpcNode, params: Params) -> Any:
+    return str(Hash(node.genesis))
 
 
-def _get_identity(ledger: Ledger, params: Params) -> Any:
-    return {"identity": str(ledger.faucet.pubkey())}
+def _get_identity(node: RpcNode, params: Params) -> Any:
+    return {"identity": str(node.faucet.pubkey())}
 
 
-def _get_slot_leader(ledger: Ledger, params: Params) -> Any:
-    return str(ledger.faucet.pubkey())
+def _get_slot_leader(node: RpcNode, params: Params) -> Any:
+    return str(node.faucet.pubkey())
 
 
-def _get_slot(ledger: Ledger, params: Params) -> Any:
+def _get_slot(node: RpcNode, params: Params) -> Any:
     options = params.options(0)
-    require_context_slot(ledger, options)
-    return ledger.slot_at(options.commitment)
+    require_context_slot(node, options)
+    return node.slot_at(options.commitment)
 
 
-def _get_first_available_block(ledger: Ledger, params: Params) -> Any:
-    return ledger.store.first_slot()
+def _get_block_height(node: RpcNode, params: Params) -> Any:
+    options = params.options(0)
+    require_context_slot(node, options)
+    return node.height_at(options.commitment)
 
 
-def _get_transaction_count(ledger: Ledger, params: Params) -> Any:
-    return ledger.statistics().transactions
+def _get_first_available_block(node: RpcNode, params: Params) -> Any:
+    return node.store.first_slot()
 
 
-def _get_epoch_info(ledger: Ledger, params: Params) -> Any:
-    slot = ledger.slot_at(params.options(0).commitment)
+def _get_transaction_count(node: RpcNode, params: Params) -> Any:
+    return node.ledger.statistics().transactions
+
+
+def _get_epoch_info(node: RpcNode, params: Params) -> Any:
+    slot = node.slot_at(params.options(0).commitment)
     return {
         "absoluteSlot": slot,
-        "blockHeight": slot,
+        "blockHeight": node.height_at(params.options(0).commitment),
         "epoch": slot // SLOTS_PER_EPOCH,
         "slotIndex": slot % SLOTS_PER_EPOCH,
         "slotsInEpoch": SLOTS_PER_EPOCH,
-        "transactionCount": ledger.statistics().transactions,
+        "transactionCount": node.ledger.statistics().transactions,
     }
 
 
-def _get_epoch_schedule(ledger: Ledger, params: Params) -> Any:
+def _get_epoch_schedule(node: RpcNode, params: Params) -> Any:
     return {
         "slotsPerEpoch": SLOTS_PER_EPOCH,
         "leaderScheduleSlotOffset": SLOTS_PER_EPOCH,
@@ -93,81 +104,93 @@ def _get_epoch_schedule(ledger: Ledger, params: Params) -> Any:
     }
 
 
-def _get_block_time(ledger: Ledger, params: Params) -> Any:
-    return _sealed(ledger, params.integer(0)).time
+def _get_block_time(node: RpcNode, params: Params) -> Any:
+    return _sealed(node, params.integer(0)).time
 
 
-def _get_blocks(ledger: Ledger, params: Params) -> Any:
+def _get_blocks(node: RpcNode, params: Params) -> Any:
     first = params.integer(0)
     # The end slot may be left out, and the options come in its place.
     named_end = type(params.get(1)) is int
     options = params.options(2 if named_end or params.get(1) is None else 1)
-    newest = ledger.slot_at(options.settled())
+    newest = node.slot_at(options.settled())
     last = min(params.integer(1), newest) if named_end else newest
     if last - first >= _BLOCKS_PER_CALL:
         raise invalid(f"Slot range too large; max {_BLOCKS_PER_CALL}")
-    return ledger.store.slots_between(_storable(first), last, _BLOCKS_PER_CALL)
+    return node.store.slots_between(_storable(first), last, _BLOCKS_PER_CALL)
 
 
-def _get_blocks_with_limit(ledger: Ledger, params: Params) -> Any:
+def _get_blocks_with_limit(node: RpcNode, params: Params) -> Any:
     first = params.integer(0)
     limit = params.integer(1, at_most=_BLOCKS_PER_CALL)
-    newest = ledger.slot_at(params.options(2).settled())
-    return ledger.store.slots_between(_storable(first), newest, limit)
+    newest = node.slot_at(params.options(2).settled())
+    return node.store.slots_between(_storable(first), newest, limit)
 
 
-def _get_block(ledger: Ledger, params: Params) -> Any:
+def _get_block(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    sealed = _sealed(ledger, params.integer(0))
-    if sealed.slot > ledger.slot_at(options.settled()):
+    sealed = _sealed(node, params.integer(0))
+    if sealed.slot > node.slot_at(options.settled()):
         raise _not_available(sealed.slot)
-    parent = ledger.store.slot(sealed.parent) if sealed.slot else None
+    parent = node.store.slot(sealed.parent) if sealed.slot else None
     details = options.text("transactionDetails") or "full"
     if details not in _DETAILS:
         raise invalid("transactionDetails is full, signatures or none here")
     block: dict[str, Any] = {
         "blockhash": str(Hash(sealed.blockhash)),
-        "previousBlockhash": str(Hash(ledger.genesis if parent is None else parent.blockhash)),
+        "previousBlockhash": str(Hash(node.genesis if parent is None else parent.blockhash)),
         "parentSlot": sealed.parent,
         "blockTime": sealed.time,
-        "blockHeight": sealed.slot,
+        "blockHeight": node.ledger.skipped.height(sealed.slot),
     }
     if options.boolean("rewards", default=True):
         block["rewards"] = []
     if details == "signatures":
-        names = [one.signature for one in ledger.store.transactions_of(sealed.slot)]
+        names = [one.signature for one in node.store.transactions_of(sealed.slot)]
         block["signatures"] = [signature_text(name) for name in names]
     elif details == "full":
-        stored = ledger.store.transactions_of(sealed.slot)
+        stored = node.store.transactions_of(sealed.slot)
         block["transactions"] = [transaction_json(one, options) for one in stored]
     return block
 
 
-def _get_latest_blockhash(ledger: Ledger, params: Params) -> Any:
+def _get_latest_blockhash(node: RpcNode, params: Params) -> Any:
     options = params.options(0)
-    require_context_slot(ledger, options)
-    blockhash, last_valid = ledger.latest_blockhash(options.commitment)
+    require_context_slot(node, options)
+    blockhash, last_valid = node.latest_blockhash(options.commitment)
     value = {"blockhash": str(Hash(blockhash)), "lastValidBlockHeight": last_valid}
-    return contextual(ledger, value, options.commitment)
+    return contextual(node, value, options.commitment)
 
 
-def _is_blockhash_valid(ledger: Ledger, params: Params) -> Any:
+def _is_blockhash_valid(node: RpcNode, params: Params) -> Any:
     try:
         blockhash = bytes(Hash.from_string(params.text(0)))
     except ParseHashError as error:
         raise invalid("parameter 1 is not a blockhash") from error
-    return contextual(ledger, ledger.blockhash_valid(blockhash), params.options(1).commitment)
+    return contextual(node, node.blockhash_valid(blockhash), params.options(1).commitment)
 
 
-def _get_recent_prioritization_fees(ledger: Ledger, params: Params) -> Any:
-    return [{"slot": ledger.slot_at("confirmed"), "prioritizationFee": 0}]
+def _get_recent_prioritization_fees(node: RpcNode, params: Params) -> Any:
+    writes = frozenset(key_of(item) for item in params.items(0, at_most=_ACCOUNTS_PER_CALL, default=[]))
+    prices = node.ledger.least_prices(writes, node.slot_at("confirmed"))
+    return [{"slot": slot, "prioritizationFee": price} for slot, price in prices]
 
 
-def _sealed(ledger: Ledger, slot: int) -> SealedSlot:
-    sealed = ledger.store.slot(slot) if slot < ledger.slot else None
-    if sealed is None:
-        raise _not_available(slot)
-    return sealed
+def _sealed(node: RpcNode, slot: int) -> SealedSlot:
+    sealed = node.store.slot(slot) if slot < node.slot else None
+    if sealed is not None:
+        return sealed
+    first = node.store.first_slot()
+    if slot < first:
+        raise RpcFailure(
+            BLOCK_CLEANED_UP,
+            f"Block {slot} cleaned up, does not exist on node. First available block: {first}",
+        )
+    if slot < node.slot and node.ledger.skipped.block_at_or_before(slot) != slot:
+        raise RpcFailure(
+            SLOT_SKIPPED, f"Slot {slot} was skipped, or missing due to ledger jump to recent snapshot"
+        )
+    raise _not_available(slot)
 
 
 def _not_available(slot: int) -> RpcFailure:
@@ -186,7 +209,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "getIdentity": _get_identity,
     "getSlotLeader": _get_slot_leader,
     "getSlot": _get_slot,
-    "getBlockHeight": _get_slot,
+    "getBlockHeight": _get_block_height,
     "minimumLedgerSlot": _get_first_available_block,
     "getFirstAvailableBlock": _get_first_available_block,
     "getTransactionCount": _get_transaction_count,

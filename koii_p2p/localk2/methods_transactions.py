@@ -9,7 +9,7 @@ from solders.hash import Hash
 from solders.message import Message, MessageV0, from_bytes_versioned
 
 from koii_p2p.localk2.bank import Simulation, UnknownLookupTable
-from koii_p2p.localk2.ledger import BLOCKHASH_SLOTS, Ledger, SlotFull, Status
+from koii_p2p.localk2.ledger import BLOCKHASH_SLOTS, SlotFull, Status
 from koii_p2p.localk2.methods_chain import Method, require_context_slot
 from koii_p2p.localk2.params import (
     INTERNAL_ERROR,
@@ -25,6 +25,7 @@ from koii_p2p.localk2.params import (
     signature_of,
     transaction_bytes,
 )
+from koii_p2p.localk2.rpc_node import RpcNode
 from koii_p2p.localk2.shapes import account_json, contextual, transaction_json
 from koii_p2p.localk2.transactions import (
     PACKET_BYTES,
@@ -41,9 +42,9 @@ _SIMULATED_ACCOUNTS: Final = 32
 _NOTHING: Final = Simulation(None, (), 0, 0, None, {})
 
 
-def _request_airdrop(ledger: Ledger, params: Params) -> Any:
+def _request_airdrop(node: RpcNode, params: Params) -> Any:
     try:
-        signature, err = ledger.airdrop(params.key(0), params.integer(1))
+        signature, err = node.airdrop(params.key(0), params.integer(1))
     except SlotFull as error:
         raise _slot_full() from error
     if err is not None:
@@ -51,15 +52,15 @@ def _request_airdrop(ledger: Ledger, params: Params) -> Any:
     return signature_text(signature)
 
 
-def _send_transaction(ledger: Ledger, params: Params) -> Any:
+def _send_transaction(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
     incoming = _incoming(params, options)
     if not incoming.signed():
         raise RpcFailure(SIGNATURE_FAILURE, "Transaction signature verification failure")
     if not options.boolean("skipPreflight"):
-        _preflight(ledger, incoming)
+        _preflight(node, incoming)
     try:
-        ledger.submit(incoming)
+        node.submit(incoming)
     except SlotFull as error:
         raise _slot_full() from error
     except UnknownLookupTable as error:
@@ -68,7 +69,7 @@ def _send_transaction(ledger: Ledger, params: Params) -> Any:
     return signature_text(incoming.signature)
 
 
-def _simulate_transaction(ledger: Ledger, params: Params) -> Any:
+def _simulate_transaction(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
     incoming = _incoming(params, options)
     check_signatures = options.boolean("sigVerify")
@@ -81,26 +82,26 @@ def _simulate_transaction(ledger: Ledger, params: Params) -> Any:
     err: Any = None
     replacement = None
     if replace_blockhash:
-        blockhash, last_valid = ledger.latest_blockhash("processed")
+        blockhash, last_valid = node.latest_blockhash("processed")
         replacement = {"blockhash": str(Hash(blockhash)), "lastValidBlockHeight": last_valid}
-    elif not ledger.blockhash_valid(incoming.blockhash):
+    elif not node.blockhash_valid(incoming.blockhash):
         err = "BlockhashNotFound"
     if err is None:
-        value = ledger.simulate(incoming.transaction, check_signatures=False)
+        value = node.simulate(incoming.transaction, check_signatures=False)
         err = value.err
     result = {
         "err": err,
         "logs": list(value.logs),
-        "accounts": _simulated_accounts(ledger, options, value),
+        "accounts": _simulated_accounts(node, options, value),
         "unitsConsumed": value.compute_units,
         "innerInstructions": None,
         "replacementBlockhash": replacement,
         "returnData": value.return_data,
     }
-    return contextual(ledger, result, "processed")
+    return contextual(node, result, "processed")
 
 
-def _get_fee_for_message(ledger: Ledger, params: Params) -> Any:
+def _get_fee_for_message(node: RpcNode, params: Params) -> Any:
     text = params.text(0)
     if len(text) > 2 * PACKET_BYTES:
         raise invalid("the message is too large")
@@ -111,36 +112,36 @@ def _get_fee_for_message(ledger: Ledger, params: Params) -> Any:
     if not isinstance(message, Message | MessageV0):
         raise invalid("only legacy and version 0 messages are known here")
     commitment = params.options(1).commitment
-    if not ledger.blockhash_valid(bytes(message.recent_blockhash)):
-        return contextual(ledger, None, commitment)
-    return contextual(ledger, ledger.bank.fee_of(message), commitment)
+    if not node.blockhash_valid(bytes(message.recent_blockhash)):
+        return contextual(node, None, commitment)
+    return contextual(node, node.bank.fee_of(message), commitment)
 
 
-def _get_signature_statuses(ledger: Ledger, params: Params) -> Any:
+def _get_signature_statuses(node: RpcNode, params: Params) -> Any:
     signatures = [signature_of(item) for item in params.items(0, at_most=_STATUSES_PER_CALL)]
     history = params.options(1).boolean("searchTransactionHistory")
-    found = [ledger.status(signature, search_history=history) for signature in signatures]
-    return contextual(ledger, [_status_json(ledger, one) for one in found], "processed")
+    found = [node.status(signature, search_history=history) for signature in signatures]
+    return contextual(node, [_status_json(node, one) for one in found], "processed")
 
 
-def _get_transaction(ledger: Ledger, params: Params) -> Any:
+def _get_transaction(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    stored = ledger.store.transaction(params.signature(0))
-    if stored is None or stored.slot > ledger.slot_at(options.settled()):
+    stored = node.store.transaction(params.signature(0))
+    if stored is None or stored.slot > node.slot_at(options.settled()):
         return None
     return {"slot": stored.slot, "blockTime": stored.block_time, **transaction_json(stored, options)}
 
 
-def _get_signatures_for_address(ledger: Ledger, params: Params) -> Any:
+def _get_signatures_for_address(node: RpcNode, params: Params) -> Any:
     options = params.options(1)
-    require_context_slot(ledger, options)
+    require_context_slot(node, options)
     limit = options.integer("limit")
     limit = _HISTORY_PER_CALL if limit is None else limit
     if not 1 <= limit <= _HISTORY_PER_CALL:
         raise invalid(f"Invalid limit; max {_HISTORY_PER_CALL}")
-    lines = ledger.store.history(
+    lines = node.store.history(
         bytes(params.key(0)),
-        ledger.slot_at(options.settled()),
+        node.slot_at(options.settled()),
         limit,
         before=options.signature("before"),
         until=options.signature("until"),
@@ -152,7 +153,7 @@ def _get_signatures_for_address(ledger: Ledger, params: Params) -> Any:
             "err": line.err,
             "memo": line.memo,
             "blockTime": line.block_time,
-            "confirmationStatus": ledger.commitment_of(line.slot),
+            "confirmationStatus": node.commitment_of(line.slot),
         }
         for line in lines
     ]
@@ -166,11 +167,12 @@ def _incoming(params: Params, options: Options) -> Incoming:
         raise invalid(str(error)) from error
 
 
-def _preflight(ledger: Ledger, incoming: Incoming) -> None:
-    err: Any = ledger.obstacle(incoming)
+def _preflight(node: RpcNode, incoming: Incoming) -> None:
+    node.check_health()
+    err: Any = node.obstacle(incoming)
     value = _NOTHING
     if err is None:
-        value = ledger.simulate(incoming.transaction, check_signatures=True)
+        value = node.simulate(incoming.transaction, check_signatures=True)
         err = value.err
     if err is None:
         return
@@ -187,20 +189,20 @@ def _preflight(ledger: Ledger, incoming: Incoming) -> None:
     raise RpcFailure(PREFLIGHT_FAILURE, f"Transaction simulation failed: {error_text(err)}", data)
 
 
-def _simulated_accounts(ledger: Ledger, options: Options, value: Simulation) -> list[Any] | None:
+def _simulated_accounts(node: RpcNode, options: Options, value: Simulation) -> list[Any] | None:
     wanted = options.options("accounts")
     if wanted is None:
         return None
     keys = [key_of(item) for item in wanted.items("addresses", _SIMULATED_ACCOUNTS)]
-    found = [value.accounts.get(key) or ledger.account(key, "processed") for key in keys]
+    found = [value.accounts.get(key) or node.account(key, "processed") for key in keys]
     return [account_json(account, wanted, "base64") for account in found]
 
 
-def _status_json(ledger: Ledger, status: Status | None) -> Any:
+def _status_json(node: RpcNode, status: Status | None) -> Any:
     if status is None:
         return None
-    level = ledger.commitment_of(status.slot)
-    confirmations = min(max(ledger.slot - status.slot - 1, 0), BLOCKHASH_SLOTS)
+    level = node.commitment_of(status.slot)
+    confirmations = min(max(node.slot - status.slot - 1, 0), BLOCKHASH_SLOTS)
     return {
         "slot": status.slot,
         "confirmations": None if level == "finalized" else confirmations,

@@ -21,8 +21,10 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 PREFLIGHT_FAILURE: Final = -32002
 SIGNATURE_FAILURE: Final = -32003
+BLOCK_CLEANED_UP: Final = -32001
 BLOCK_NOT_AVAILABLE: Final = -32004
 NODE_UNHEALTHY: Final = -32005
+SLOT_SKIPPED: Final = -32007
 UNSUPPORTED_VERSION: Final = -32015
 MINIMUM_CONTEXT_SLOT: Final = -32016
 
@@ -97,6 +99,24 @@ class Options:
         value = self._values.get(name)
         return None if value is None else _integer(value, name, _HIGHEST)
 
+    def signed_integer(self, name: str, *, default: int, at_least: int) -> int:
+        """An option that may be negative down to `at_least`."""
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if type(value) is not int or not at_least <= value <= _HIGHEST:
+            raise invalid(f"{name} is not an integer from {at_least} to {_HIGHEST}")
+        return value
+
+    def number(self, name: str, *, default: float, at_most: float) -> float:
+        """An option from 0 to `at_most`, whole or not."""
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if type(value) not in (int, float) or not 0 <= value <= at_most:
+            raise invalid(f"{name} is not a number from 0 to {at_most:g}")
+        return float(value)
+
     def boolean(self, name: str, default: bool = False) -> bool:
         """A true-or-false option."""
         value = self._values.get(name)
@@ -155,9 +175,10 @@ class Params:
             raise invalid(f"parameter {index + 1} is not text")
         return value
 
-    def items(self, index: int, *, at_most: int) -> list[Any]:
-        """A list."""
-        return _items(self.get(index), f"parameter {index + 1}", at_most)
+    def items(self, index: int, *, at_most: int, default: list[Any] | None = None) -> list[Any]:
+        """A list; `default`, if there is one, where it is left out."""
+        value = self.get(index)
+        return _items(default if value is None else value, f"parameter {index + 1}", at_most)
 
     def options(self, index: int) -> Options:
         """The options object, empty if there is none. A bare text is the old way to name an encoding."""

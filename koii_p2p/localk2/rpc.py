@@ -1,7 +1,7 @@
 """JSON-RPC 2.0 over the ledger: requests and batches in, replies out. No sockets here.
 
-Every call of every transport passes `LocalRpc.answer`: what must hold for all methods (faults for tests, a
-rate limit) belongs there.
+Every call of every transport passes `LocalRpc.answer`. What faults do to whole requests (lost, late, over the
+rate, answered wrongly) is done by the transports, who can see a request as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ import structlog
 
 from koii_p2p.errors import ChainError
 from koii_p2p.limits import Limits
-from koii_p2p.localk2 import methods_accounts, methods_chain, methods_transactions
-from koii_p2p.localk2.ledger import Ledger
+from koii_p2p.localk2 import (
+    methods_accounts,
+    methods_admin,
+    methods_chain,
+    methods_tasks,
+    methods_transactions,
+)
 from koii_p2p.localk2.methods_chain import Method
 from koii_p2p.localk2.params import (
     INTERNAL_ERROR,
@@ -27,6 +32,7 @@ from koii_p2p.localk2.params import (
     RpcFailure,
     invalid,
 )
+from koii_p2p.localk2.rpc_node import RpcNode
 
 _log = structlog.get_logger(__name__)
 
@@ -34,9 +40,12 @@ METHODS: Final[Mapping[str, Method]] = {
     **methods_chain.METHODS,
     **methods_accounts.METHODS,
     **methods_transactions.METHODS,
+    **methods_tasks.METHODS,
 }
 
 JsonObject = dict[str, Any]
+
+NO_CALLER: Final = "their caller is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +58,11 @@ class RpcServerStatistics:
 
 
 class LocalRpc:
-    """The methods of one ledger."""
+    """The methods of one node. `admin` says whether the admin methods are there at all."""
 
-    def __init__(self, ledger: Ledger, limits: Limits) -> None:
-        self._ledger = ledger
+    def __init__(self, node: RpcNode, limits: Limits, *, admin: bool = False) -> None:
+        self.node = node
+        self._admin = admin
         self._limits = limits
         self._counts = {"calls": 0, "failed": 0, "internal_errors": 0}
 
@@ -65,7 +75,13 @@ class LocalRpc:
         requests = self.parse(body)
         if isinstance(requests, RpcFailure):
             return error_reply(None, requests)
-        replies = [self.answer(request) for request in requests.calls]
+        return self.answer_all(requests)
+
+    def answer_all(
+        self, requests: Requests, *, stranger: str | None = NO_CALLER
+    ) -> JsonObject | list[JsonObject]:
+        """The reply to one call or a batch."""
+        replies = [self.answer(request, stranger=stranger) for request in requests.calls]
         return replies if requests.batch else replies[0]
 
     def parse(self, body: bytes | str) -> Requests | RpcFailure:
@@ -84,12 +100,12 @@ class LocalRpc:
             )
         return Requests(tuple(value), batch=True)
 
-    def answer(self, request: Any) -> JsonObject:
-        """The reply to one call."""
+    def answer(self, request: Any, *, stranger: str | None = NO_CALLER) -> JsonObject:
+        """The reply to one call; `stranger` says why its caller may not use admin methods, if that is so."""
         self._counts["calls"] += 1
         request_id = request.get("id") if isinstance(request, dict) else None
         try:
-            return {"jsonrpc": "2.0", "result": self._result(request), "id": request_id}
+            return {"jsonrpc": "2.0", "result": self._result(request, stranger), "id": request_id}
         except RpcFailure as failure:
             self._counts["failed"] += 1
             return error_reply(request_id, failure)
@@ -103,16 +119,23 @@ class LocalRpc:
                 request_id, RpcFailure(INTERNAL_ERROR, f"Internal error: {type(error).__name__}")
             )
 
-    def _result(self, request: Any) -> Any:
+    def _result(self, request: Any, stranger: str | None) -> Any:
         if not isinstance(request, dict) or request.get("jsonrpc") != "2.0":
             raise RpcFailure(INVALID_REQUEST, "Invalid request")
         name = request.get("method")
         if not isinstance(name, str):
             raise RpcFailure(INVALID_REQUEST, "Invalid request: no method")
+        params = Params(params_of(request))
+        if name in methods_admin.METHODS:
+            if not self._admin:
+                raise methods_admin.refused("this K2 was started without --allow-faults")
+            if stranger is not None:
+                raise methods_admin.refused(stranger)
+            return methods_admin.answer(self.node, name, params)
         method = METHODS.get(name)
         if method is None:
             raise RpcFailure(METHOD_NOT_FOUND, "Method not found")
-        return method(self._ledger, Params(params_of(request)))
+        return method(self.node, params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +144,11 @@ class Requests:
 
     calls: tuple[Any, ...]
     batch: bool
+
+    def only_admin(self) -> bool:
+        """Whether this is one call of an admin method: it passes whatever fault is on."""
+        call = self.calls[0]
+        return not self.batch and isinstance(call, dict) and call.get("method") in methods_admin.METHODS
 
 
 def params_of(request: JsonObject) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import base58
 from solders.account import Account
@@ -11,7 +11,6 @@ from solders.message import Message, MessageV0
 from solders.transaction import VersionedTransaction
 
 from koii_p2p.localk2.bank import instruction_json
-from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.params import INVALID_REQUEST, UNSUPPORTED_VERSION, Options, RpcFailure, invalid
 from koii_p2p.localk2.store import StoredTransaction
 from koii_p2p.localk2.transactions import MEMO_PROGRAMS, writable_indexes
@@ -23,9 +22,17 @@ _ACCOUNT_ENCODINGS: Final = frozenset({"base58", "binary", "base64", "jsonParsed
 _TRANSACTION_ENCODINGS: Final = frozenset({"json", "jsonParsed", "base64", "base58", "binary"})
 
 
-def contextual(ledger: Ledger, value: Any, commitment: Commitment) -> dict[str, Any]:
+class Slots(Protocol):
+    """What knows where the chain is: the ledger, or a node that may be behind it."""
+
+    def slot_at(self, commitment: Commitment) -> int:
+        """The newest slot at a commitment."""
+        ...
+
+
+def contextual(slots: Slots, value: Any, commitment: Commitment) -> dict[str, Any]:
     """A value with the slot it was read at."""
-    return {"context": {"apiVersion": API_VERSION, "slot": ledger.slot_at(commitment)}, "value": value}
+    return {"context": {"apiVersion": API_VERSION, "slot": slots.slot_at(commitment)}, "value": value}
 
 
 def account_json(account: Account | None, options: Options, default_encoding: str = "base58") -> Any:

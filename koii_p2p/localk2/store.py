@@ -87,6 +87,26 @@ class HistoryLine:
     block_time: int
 
 
+HistoryRow = tuple[Any, ...]
+"""A saved row: the name of its table, then its columns."""
+
+_ROWS_IN_ORDER: Final = {
+    "accounts": "select * from accounts order by key",
+    "slots": "select * from slots order by slot",
+    "transactions": "select * from transactions order by slot, position",
+    "addresses": "select * from addresses order by address, slot, position",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRows:
+    """Everything in a database, at one moment: facts, how many rows each table has, and the rows."""
+
+    facts: dict[str, bytes]
+    counts: dict[str, int]
+    tables: Iterator[HistoryRow]
+
+
 class Store:
     """One ledger's database. Synchronous; used from one task."""
 
@@ -163,6 +183,49 @@ class Store:
             for key, account in accounts.items():
                 self._write_account(bytes(key), account)
             self._prune(keep_from)
+
+    def rewind(
+        self, slot: int, accounts: Mapping[Pubkey, Account | None], facts: Mapping[str, bytes]
+    ) -> list[bytes]:
+        """Undo every slot after `slot`: its transactions, and its accounts, which become what is given.
+
+        Returns the undone transactions in their order.
+
+        Raises:
+            ChainError: the disk is full or broken. Nothing was undone.
+        """
+        with self._writing():
+            undone = self._database.execute(
+                "select wire from transactions where slot > ? order by slot, position", (slot,)
+            ).fetchall()
+            for table in ("addresses", "transactions", "slots"):
+                self._database.execute(f"delete from {table} where slot > ?", (slot,))
+            for key, account in accounts.items():
+                self._write_account(bytes(key), account)
+            self._database.executemany("insert or replace into facts values(?, ?)", facts.items())
+        return [bytes(wire) for (wire,) in undone]
+
+    def prune(self, keep_from: int) -> int:
+        """Forget every slot before `keep_from` at once; returns how many transactions are left."""
+        with self._writing():
+            for table in ("addresses", "transactions", "slots"):
+                self._database.execute(f"delete from {table} where slot < ?", (keep_from,))
+        return self.transaction_count()
+
+    def fill(self, facts: Mapping[str, bytes], rows: Iterable[HistoryRow]) -> None:
+        """Write saved rows into a new database, all or none.
+
+        Raises:
+            ChainError: the disk is full or broken.
+            KeyError, TypeError, sqlite3.Error: a row that no ledger has saved.
+        """
+        with self._writing():
+            self._database.executemany("insert into facts values(?, ?)", facts.items())
+            for table, *columns in rows:
+                marks = ", ".join("?" * len(columns))
+                if table not in _ROWS_IN_ORDER:
+                    raise KeyError(f"unknown table {str(table)[:40]}")
+                self._database.execute(f"insert into {table} values({marks})", columns)
 
     def _write_account(self, key: bytes, account: Account | None) -> None:
         if account is None or account.lamports == 0:
@@ -329,6 +392,38 @@ class Store:
                 f"The database says: {error}.",
                 "Free disk space or repair the disk, then start it again; every sealed slot is kept.",
             ) from error
+
+
+@contextmanager
+def read_rows(folder: Path) -> Iterator[SavedRows]:
+    """Everything sealed in a folder's ledger, as of one moment; a process may be running it.
+
+    Raises:
+        ConfigurationError: there is no ledger, or its database is damaged.
+    """
+    path = folder / "ledger.sqlite"
+    if not path.exists():
+        raise ConfigurationError(
+            f"There is no local K2 in {folder}.",
+            "The folder has no ledger.",
+            "Name the folder of `koii-p2p k2 up` with --path.",
+        )
+    database = None
+    try:
+        database = sqlite3.connect(path, isolation_level=None)
+        database.execute("begin")
+        facts = {name: bytes(value) for name, value in database.execute("select name, value from facts")}
+        counts = {
+            table: int(database.execute(f"select count(*) from {table}").fetchone()[0])
+            for table in _ROWS_IN_ORDER
+        }
+        rows = ((table, *row) for table, query in _ROWS_IN_ORDER.items() for row in database.execute(query))
+        yield SavedRows(facts, counts, rows)
+    except sqlite3.Error as error:
+        raise _damaged(folder, error) from error
+    finally:
+        if database is not None:
+            database.close()
 
 
 def _damaged(folder: Path, error: Exception) -> ConfigurationError:

@@ -27,7 +27,7 @@ from koii_p2p.localk2.params import (
     invalid,
     key_of,
 )
-from koii_p2p.localk2.rpc import JsonObject, LocalRpc, error_reply, params_of
+from koii_p2p.localk2.rpc import NO_CALLER, JsonObject, LocalRpc, error_reply, params_of
 from koii_p2p.localk2.shapes import account_json, contextual
 from koii_p2p.localk2.store import SealedSlot, StoredTransaction
 from koii_p2p.localk2.transactions import LandedTransaction, signature_text
@@ -115,11 +115,11 @@ class Subscriptions:
         for name in socket.subscriptions:
             self._subscriptions.pop(name, None)
 
-    def answer(self, socket: Socket, request: Any) -> JsonObject:
+    def answer(self, socket: Socket, request: Any, *, stranger: str | None = NO_CALLER) -> JsonObject:
         """The reply to a call on a WebSocket: a subscription, or any other method."""
         name = request.get("method") if isinstance(request, dict) else None
         if not isinstance(name, str) or not name.endswith((_SUBSCRIBE, _UNSUBSCRIBE)):
-            return self._rpc.answer(request)
+            return self._rpc.answer(request, stranger=stranger)
         try:
             params = Params(params_of(request))
             result: Any

@@ -19,6 +19,8 @@ MEMO_PROGRAMS: Final = frozenset(
     {"MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr", "Memo1UhkJRfHyvLMcVucJwxXeuD728EqVDDwQDxFMNo"}
 )
 
+COMPUTE_BUDGET: Final = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+
 _ERROR_TEXTS: Final = {
     "BlockhashNotFound": "Blockhash not found",
     "AlreadyProcessed": "This transaction has already been processed",
@@ -125,6 +127,19 @@ def memo_text(incoming: Incoming, keys: AccountKeys) -> str | None:
         if str(keys.all[instruction.program_id_index]) in MEMO_PROGRAMS
     ]
     return "; ".join(f"[{len(memo)}] {memo.decode(errors='replace')}" for memo in memos) or None
+
+
+def unit_price(incoming: Incoming, keys: AccountKeys) -> int:
+    """What the transaction bids for a compute unit, in micro-Roe (SetComputeUnitPrice: tag 3, then a u64)."""
+    for instruction in incoming.message.instructions:
+        data = bytes(instruction.data)
+        if (
+            keys.all[instruction.program_id_index] == COMPUTE_BUDGET
+            and data[:1] == b"\x03"
+            and len(data) == 9
+        ):
+            return int.from_bytes(data[1:], "little")
+    return 0
 
 
 def error_json(error: Any) -> Any:

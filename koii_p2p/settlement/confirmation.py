@@ -3,6 +3,14 @@
 A signature in the chain's eyes is a name: the same bytes may be sent any number of times and execute at most
 once. So the loop here is: send, ask for the status, send again now and then, until the status is settled
 enough or the blockhash has expired (then the transaction can never land, and signing a new one is safe).
+
+A node's WebSocket only says when to ask: its notice is never taken for the status itself, and where there is
+none, or it breaks, asking goes on as before, only more often.
+
+When a transaction counts as expired: the finalized block height is beyond the last at which its blockhash is
+accepted, the nodes no longer accept the blockhash, and they do not know the transaction. Less is not enough.
+A blockhash that a node does not know may be new to a node that is behind, and a block that is not finalized
+may be rolled back, after which the same transaction lands again; whoever signs anew then pays twice.
 """
 
 from __future__ import annotations
@@ -14,10 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
+from solders.transaction import VersionedTransaction
 
 from koii_p2p.errors import ChainError
-from koii_p2p.settlement.jsonrpc import RpcError, RpcUnreachable
+from koii_p2p.settlement.jsonrpc import (
+    PREFLIGHT_REFUSED,
+    SIGNATURE_REFUSED,
+    TRY_ELSEWHERE,
+    RpcError,
+    RpcProtocolError,
+    RpcUnreachable,
+)
+from koii_p2p.settlement.rpc_nodes import RpcDisagreement
 from koii_p2p.settlement.rpc_replies import Commitment, SignatureStatus, transaction_signature
+from koii_p2p.settlement.websocket import WebSocketUnusable, wait_for_signature
 
 if TYPE_CHECKING:
     from koii_p2p.settlement.rpc import RpcClient
@@ -27,12 +45,9 @@ _log = structlog.get_logger(__name__)
 BLOCKHASH_BLOCKS = 150  # a blockhash is accepted in this many blocks after its own
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 0.5
+_POLL_WHILE_LISTENING = 2.0
 _RESEND_SECONDS = 2.0
-_UNKNOWN_BLOCKHASH_SENDS = 4  # a node behind its peers may not know a fresh blockhash at once
-
-_PREFLIGHT_REFUSED = -32002
-_SIGNATURE_REFUSED = -32003
-_TRY_LATER = frozenset({-32005, -32014, -32016, -32603, 429})  # behind, unhealthy, internal error, rate limit
+_RESEND_SOON_SECONDS = 0.5
 _SHOWN_LOGS = 3
 
 
@@ -88,10 +103,11 @@ class TransactionExpired(ChainError):
 class TransactionUnconfirmed(ChainError):
     """Time ran out and it is not known whether the transaction landed. Look it up before signing another."""
 
-    def __init__(self, signature: str, seconds: float) -> None:
+    def __init__(self, signature: str, seconds: float, last_trouble: str = "") -> None:
+        trouble = f" The last trouble: {last_trouble}" if last_trouble else ""
         super().__init__(
             f"It is not known whether transaction {signature} landed.",
-            f"K2 gave no settled answer within {seconds:g} seconds.",
+            f"K2 gave no settled answer within {seconds:g} seconds.{trouble}",
             "Look the signature up when K2 answers again, before sending another.",
         )
         self.signature = signature
@@ -110,7 +126,7 @@ async def send_and_confirm(
     attempt = _Attempt(client, wire, signature, commitment, last_valid_block_height)
     with trio.move_on_after(seconds):
         return await attempt.run()
-    raise TransactionUnconfirmed(signature, seconds)
+    raise TransactionUnconfirmed(signature, seconds, attempt.last_trouble)
 
 
 class _Attempt:
@@ -125,21 +141,63 @@ class _Attempt:
         self._commitment = commitment
         self._expiry = expiry
         self._next_send = trio.current_time()
-        self._unknown_blockhash = 0
+        self.last_trouble = ""
+        self._listening = False
+        self._heard = trio.Event()
 
     async def run(self) -> ConfirmedTransaction:
+        """Send and ask until the fate is known, with an ear on the node's WebSocket."""
+        outcome: ConfirmedTransaction | ChainError
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            try:
+                outcome = await self._ask_until_settled()
+            except ChainError as error:
+                outcome = error  # raised below, where no exception group hides it
+            nursery.cancel_scope.cancel()
+        if isinstance(outcome, ChainError):
+            raise outcome
+        return outcome
+
+    async def _listen(self) -> None:
+        """Wake the asking when a node says that the transaction has settled."""
+
+        def subscribed() -> None:
+            self._listening = True
+
+        for url in self._client.socket_urls():
+            try:
+                await wait_for_signature(url, self._signature, self._commitment, subscribed)
+                self._heard.set()
+            except WebSocketUnusable as error:
+                _log.debug("confirmation_without_websocket", signature=self._signature, why=str(error))
+                self._client.socket_failed(url)
+            self._listening = False
+
+    async def _ask_until_settled(self) -> ConfirmedTransaction:
         pause = _FIRST_POLL
         while True:
             try:
                 status = await self._step()
-            except RpcUnreachable as error:
-                # The node may be restarting; what was sent may have landed. Keep asking until time is up.
-                _log.warning("confirmation_waits_for_k2", signature=self._signature, why=error.why)
+            except (RpcUnreachable, RpcProtocolError, RpcDisagreement) as error:
+                # A node may be restarting or lying; what was sent may have landed. Ask until time is up.
+                self._troubled(error)
+                status = None
+            except RpcError as error:
+                if error.code not in TRY_ELSEWHERE:
+                    raise
+                self._troubled(error)
                 status = None
             if status is not None and status.reached(self._commitment):
                 return await self._landed(status)
-            await trio.sleep(pause)
+            with trio.move_on_after(_POLL_WHILE_LISTENING if self._listening else pause):
+                await self._heard.wait()
+                self._heard = trio.Event()
             pause = min(pause * 2, _LONGEST_POLL)
+
+    def _troubled(self, error: ChainError) -> None:
+        self.last_trouble = error.why
+        _log.warning("confirmation_waits_for_k2", signature=self._signature, why=error.why)
 
     async def _step(self) -> SignatureStatus | None:
         if trio.current_time() >= self._next_send:
@@ -159,7 +217,10 @@ class _Attempt:
             # enough.
             self._expiry = await self._client.get_block_height("processed") + BLOCKHASH_BLOCKS
             return False
-        return await self._client.get_block_height("confirmed") > self._expiry
+        if await self._client.get_block_height("finalized") <= self._expiry:
+            return False
+        blockhash = _blockhash(self._wire)
+        return blockhash is None or not await self._client.is_blockhash_valid(blockhash)
 
     async def _status(self, *, search_history: bool = False) -> SignatureStatus | None:
         statuses = await self._client.get_signature_statuses([self._signature], search_history=search_history)
@@ -169,11 +230,11 @@ class _Attempt:
         try:
             await self._client.send_transaction(self._wire, commitment=self._commitment)
         except RpcError as error:
-            if error.code in _TRY_LATER:
+            if error.code in TRY_ELSEWHERE:
                 _log.info("send_postponed", signature=self._signature, code=error.code, why=error.message)
-            elif error.code == _PREFLIGHT_REFUSED:
+            elif error.code == PREFLIGHT_REFUSED:
                 await self._refused(error)
-            elif error.code == _SIGNATURE_REFUSED:
+            elif error.code == SIGNATURE_REFUSED:
                 raise TransactionFailed("SignatureFailure", (), self._signature) from error
             else:
                 raise
@@ -187,10 +248,7 @@ class _Attempt:
         if err == "AlreadyProcessed" or (not data and "already been processed" in error.message):
             return
         if err == "BlockhashNotFound" or (not data and "lockhash not found" in error.message):
-            self._unknown_blockhash += 1
-            if self._unknown_blockhash >= _UNKNOWN_BLOCKHASH_SENDS:
-                raise TransactionExpired(self._signature) from error
-            self._next_send = trio.current_time() + _LONGEST_POLL
+            self._next_send = trio.current_time() + _RESEND_SOON_SECONDS
             return
         raise TransactionFailed(err, _log_lines(data.get("logs")), self._signature) from error
 
@@ -198,12 +256,20 @@ class _Attempt:
         record = None
         try:
             record = await self._client.get_transaction(self._signature)
-        except (RpcError, RpcUnreachable) as error:
+        except ChainError as error:
             _log.info("fee_not_known", signature=self._signature, why=error.why)
         if status.err is not None:
             logs = record.logs if record is not None else ()
             raise TransactionFailed(status.err, logs, self._signature, status.slot)
         return ConfirmedTransaction(self._signature, status.slot, record.fee if record is not None else None)
+
+
+def _blockhash(wire: bytes) -> bytes | None:
+    """The blockhash that a transaction was signed with; None if the bytes do not decode."""
+    try:
+        return bytes(VersionedTransaction.from_bytes(wire).message.recent_blockhash)
+    except ValueError:
+        return None
 
 
 def _log_lines(value: Any) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ mapped here.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,7 +30,29 @@ _log = structlog.get_logger(__name__)
 _CONNECTIONS = 8
 _FIRST_PAUSE = 0.1
 _SHOWN_CHARACTERS = 300
+_LONGEST_WAIT = 3600.0
+_DIGITS = re.compile("[0-9]{1,9}")
 _BUSY_STATUSES = frozenset({429, 502, 503, 504})  # a proxy or rate limiter answered for the node: ask again
+
+
+# Error codes of Solana's nodes (rpc-client-api/src/custom_error.rs).
+BLOCK_CLEANED_UP = -32001
+PREFLIGHT_REFUSED = -32002
+SIGNATURE_REFUSED = -32003
+BLOCK_NOT_AVAILABLE = -32004
+NODE_UNHEALTHY = -32005
+SLOT_SKIPPED = -32007
+BLOCK_STATUS_NOT_YET_AVAILABLE = -32014
+MINIMUM_CONTEXT_SLOT = -32016
+METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
+TOO_MANY_REQUESTS = 429
+
+BEHIND = frozenset({NODE_UNHEALTHY, BLOCK_STATUS_NOT_YET_AVAILABLE, MINIMUM_CONTEXT_SLOT})
+"""Codes by which a node says that it is behind the chain: another node may answer, or this one later."""
+
+TRY_ELSEWHERE = BEHIND | {INTERNAL_ERROR, TOO_MANY_REQUESTS}
+"""Codes that speak of the node and not of the question."""
 
 
 class RpcUnreachable(ChainError):
@@ -87,11 +111,18 @@ class RpcStatistics:
 
 
 class _Transport(Exception):
-    """One attempt got no answer at all; the next may."""
+    """One attempt got no answer at all; the next may, after so many seconds if the node named them."""
+
+    def __init__(self, why: str, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
 
 
 class JsonRpcConnection:
-    """Calls to one node over kept-alive connections. Use `async with`, or call `aclose()`."""
+    """Calls to one node over kept-alive connections. Use `async with`, or call `aclose()`.
+
+    `url` may be shown; `full_url` may hold a password or a provider's key.
+    """
 
     def __init__(self, url: str, *, limits: Limits = Limits()) -> None:  # noqa: B008 - a frozen value
         """Check the URL; nothing is sent yet.
@@ -101,7 +132,7 @@ class JsonRpcConnection:
         """
         parts = _split(url)
         self.url = _shown_url(url)
-        self._url = url
+        self.full_url = url
         self._limits = limits
         self._last_id = 0
         self._client = httpx.AsyncClient(
@@ -139,7 +170,9 @@ class JsonRpcConnection:
         At most 8 calls are under way; others wait for their turn. From then on the whole call, retries
         included, takes at most `limits.rpc_deadline` seconds; the reply is at most
         `limits.rpc_response_bytes`. Only failures to get an answer are tried again (`limits.rpc_retries`
-        times, with growing pauses); `retry=False` is for calls that must not happen twice.
+        times, with growing pauses, or after the pause that a rate limit asks for); `retry=False` is for
+        calls that must not happen twice. An attempt takes at most half the time that is left, as long as
+        there is another: a request that was lost does not use up the time of the next.
 
         Raises:
             RpcUnreachable: no answer in time.
@@ -153,15 +186,24 @@ class JsonRpcConnection:
     async def _call(self, method: str, params: Sequence[Any], attempts: int) -> Any:
         why = "No attempt was made"
         with trio.move_on_after(self._limits.rpc_deadline) as scope:
+            pause = 0.0
             for attempt in range(attempts):
                 if attempt:
                     self._counts["retries"] += 1
-                    await trio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1))
-                try:
-                    return await self._attempt(method, params)
-                except _Transport as failure:
-                    why = str(failure)
-                    _log.debug("rpc_attempt_failed", url=self.url, method=method, attempt=attempt, why=why)
+                    await trio.sleep(pause)
+                left = scope.deadline - trio.current_time()
+                pause = _FIRST_PAUSE * 2**attempt
+                with trio.move_on_after(left / 2 if attempt + 1 < attempts else math.inf) as turn:
+                    try:
+                        return await self._attempt(method, params)
+                    except _Transport as failure:
+                        why = str(failure)
+                        pause = max(pause, failure.retry_after)
+                if turn.cancelled_caught:
+                    why = f"No complete answer within {left / 2:.1f} seconds"
+                _log.debug("rpc_attempt_failed", url=self.url, method=method, attempt=attempt, why=why)
+                if trio.current_time() + pause >= scope.deadline:
+                    break  # waiting that long would leave no time to ask
         if scope.cancelled_caught:
             why = f"No complete answer within {self._limits.rpc_deadline:g} seconds"
         self._counts["unreachable"] += 1
@@ -178,9 +220,12 @@ class JsonRpcConnection:
         request_id = self._last_id
         body = json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": list(params)})
         try:
-            async with self._client.stream("POST", self._url, content=body.encode()) as response:
+            async with self._client.stream("POST", self.full_url, content=body.encode()) as response:
                 if response.status_code in _BUSY_STATUSES:
-                    raise _Transport(f"HTTP status {response.status_code}")
+                    raise _Transport(
+                        f"HTTP status {response.status_code}",
+                        _seconds_to_wait(response.headers.get("retry-after")),
+                    )
                 if response.status_code != 200:
                     self.reject(method, f"HTTP status {response.status_code}")
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -230,6 +275,11 @@ class JsonRpcConnection:
         raise RpcError(code, shown, failure.get("data"), url=self.url, method=method)
 
 
+def _seconds_to_wait(value: str | None) -> float:
+    """A Retry-After header in seconds (RFC 9110, section 10.2.3); a date, or nonsense, counts as none."""
+    return min(float(value), _LONGEST_WAIT) if value is not None and _DIGITS.fullmatch(value) else 0.0
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -268,8 +318,10 @@ def _shown(message: str) -> str:
 def _remedy(code: int) -> str:
     if code == -32601:
         return "Use a node that serves this method."
-    if code in (-32005, -32016, -32014, -32004):
+    if code == BLOCK_CLEANED_UP:
+        return "Use a node that keeps older blocks."
+    if code in (*BEHIND, BLOCK_NOT_AVAILABLE):
         return "The node is behind the chain; wait, or use another one."
-    if code == 429:
+    if code == TOO_MANY_REQUESTS:
         return "Wait, or use a node without this rate limit."
     return "Check the values given; the node's words above say what it disliked."

@@ -1,20 +1,25 @@
-"""The trio client of a K2 node: thin, typed methods, and sending a transaction until its fate is known.
+"""The trio client of K2's RPC nodes: thin, typed methods, and sending a transaction until its fate is known.
+
+Behind it are one or several nodes (`rpc_nodes`): what money or a verdict hangs on is believed when a quorum
+says it, the rest is asked of whichever node is well, and transactions are sent to all.
 
 Every method returns plain ints, bytes, text or the frozen values of `rpc_replies`; keys and blockhashes are
 32 bytes, amounts Roe, times slots. Every failure is a `ChainError`: `RpcUnreachable` (no answer),
-`RpcProtocolError` (an answer that cannot be used), `RpcError` (the node refused), `TransactionFailed`,
-`TransactionExpired`, `TransactionUnconfirmed`.
+`RpcProtocolError` (an answer that cannot be used), `RpcError` (the node refused), `RpcDisagreement` (the nodes
+contradict each other), `BlockPruned`, `TransactionFailed`, `TransactionExpired`, `TransactionUnconfirmed`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import base58
+import trio
 
+from koii_p2p.errors import ChainError
 from koii_p2p.settlement import rpc_replies as replies
 from koii_p2p.settlement.confirmation import (
     ConfirmedTransaction,
@@ -24,14 +29,24 @@ from koii_p2p.settlement.confirmation import (
     send_and_confirm,
 )
 from koii_p2p.settlement.jsonrpc import (
-    JsonRpcConnection,
+    BLOCK_NOT_AVAILABLE,
+    METHOD_NOT_FOUND,
+    SLOT_SKIPPED,
     RpcError,
     RpcProtocolError,
     RpcStatistics,
     RpcUnreachable,
 )
+from koii_p2p.settlement.rpc_nodes import (
+    NodeConnection,
+    NodeStatistics,
+    RpcDisagreement,
+    RpcNodes,
+    highest_of_quorum,
+)
 from koii_p2p.settlement.rpc_replies import (
     Account,
+    BlockRecord,
     Commitment,
     ReplyError,
     SignatureInfo,
@@ -42,11 +57,16 @@ from koii_p2p.settlement.rpc_replies import (
 
 __all__ = [
     "Account",
+    "BlockPruned",
+    "BlockRecord",
     "Commitment",
     "ConfirmedTransaction",
     "DataSize",
     "Memcmp",
+    "NodeReport",
+    "NodeStatistics",
     "RpcClient",
+    "RpcDisagreement",
     "RpcError",
     "RpcProtocolError",
     "RpcStatistics",
@@ -63,9 +83,7 @@ __all__ = [
 MAXIMUM_ACCOUNTS_PER_CALL = 100
 MAXIMUM_STATUSES_PER_CALL = 256
 MAXIMUM_SIGNATURES_PER_CALL = 1000
-BLOCK_NOT_AVAILABLE = -32004
-
-T = TypeVar("T")
+MAXIMUM_RECENT_BLOCKS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +110,34 @@ class Memcmp:
         return {"memcmp": {"offset": self.offset, "bytes": text, "encoding": "base58"}}
 
 
-class RpcClient(JsonRpcConnection):
-    """One K2 node, as methods. `RpcClient(url, limits=Limits())`; use `async with`, or call `aclose()`."""
+class BlockPruned(ChainError):
+    """The nodes have forgotten the block that was asked for."""
+
+    def __init__(self, url: str, slot: int, first: int) -> None:
+        super().__init__(
+            f"K2 at {url} no longer has the first block from slot {slot} on.",
+            f"The oldest it has now is that of slot {first}.",
+            "Use a node that keeps older blocks.",
+        )
+        self.slot = slot
+        self.first = first
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """How one node is when asked: the chain's genesis (32 bytes), its confirmed slot, or why it gave none.
+
+    `ill` is what the health check said, or None if it is well.
+    """
+
+    url: str
+    genesis: bytes | None
+    slot: int | None
+    ill: str | None
+
+
+class RpcClient(RpcNodes):
+    """K2 as methods. `RpcClient(url)`, or several URLs; use `async with`, or call `aclose()`."""
 
     async def __aenter__(self) -> RpcClient:
         return self
@@ -101,23 +145,49 @@ class RpcClient(JsonRpcConnection):
     # -- the chain
 
     async def get_health(self) -> str:
-        """`ok`. A node that is behind answers with `RpcError` -32005."""
-        return await self._read_result("getHealth", [], replies.text)
+        """`ok`. A node that is behind answers with `RpcError` -32005; of several, one that is well answers."""
+        return await self.ask("getHealth", [], replies.text)
+
+    async def survey(self) -> tuple[NodeReport, ...]:
+        """How each node is, in the order in which they were named; all are asked at once."""
+        reports: dict[NodeConnection, NodeReport] = {}
+
+        async def look_at(node: NodeConnection) -> None:
+            genesis = slot = None
+            ill = None
+            try:
+                genesis = await node.read("getGenesisHash", [], replies.key, retry=True)
+                params = [{"commitment": "confirmed"}]
+                slot = await node.read("getSlot", params, replies.integer, retry=True)
+                await node.read("getHealth", [], replies.text, retry=True)
+            except ChainError as error:
+                ill = error.why
+            reports[node] = NodeReport(node.url, genesis, slot, ill)
+
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes:
+                nursery.start_soon(look_at, node)
+        return tuple(reports[node] for node in self._nodes)
 
     async def get_genesis_hash(self) -> bytes:
         """The 32 bytes that name this chain."""
-        return await self._read_result("getGenesisHash", [], replies.key)
+        return await self.agree("getGenesisHash", [], replies.key)
 
     async def get_slot(self, commitment: Commitment = "confirmed") -> int:
-        """The newest slot at this commitment."""
-        return await self._read_result("getSlot", [{"commitment": commitment}], replies.integer)
+        """The newest slot at this commitment that a quorum of the nodes has reached."""
+        params = [{"commitment": commitment}]
+        return await self.agree("getSlot", params, replies.integer, highest_of_quorum)
 
     async def get_block_height(self, commitment: Commitment = "confirmed") -> int:
         """Blocks so far at this commitment: what a blockhash's last valid height is compared with."""
-        return await self._read_result("getBlockHeight", [{"commitment": commitment}], replies.integer)
+        params = [{"commitment": commitment}]
+        return await self.agree("getBlockHeight", params, replies.integer, highest_of_quorum)
 
     async def get_latest_blockhash(self, commitment: Commitment = "confirmed") -> tuple[bytes, int]:
-        """A blockhash to sign with (32 bytes), and the last block height at which it is accepted."""
+        """A blockhash to sign with (32 bytes), and the last block height at which it is accepted.
+
+        Of several nodes' blockhashes, the newest that a quorum has reached.
+        """
 
         def read(value: Any) -> tuple[bytes, int]:
             inner = replies.contextual(value)
@@ -126,10 +196,30 @@ class RpcClient(JsonRpcConnection):
                 replies.integer(replies.field(inner, "lastValidBlockHeight"), "lastValidBlockHeight"),
             )
 
-        return await self._read_result("getLatestBlockhash", [{"commitment": commitment}], read)
+        def newest(values: Sequence[tuple[bytes, int]], quorum: int) -> tuple[bytes, int]:
+            return sorted(values, key=lambda value: value[1], reverse=True)[quorum - 1]
+
+        return await self.agree("getLatestBlockhash", [{"commitment": commitment}], read, newest)
+
+    async def is_blockhash_valid(self, blockhash: bytes, commitment: Commitment = "processed") -> bool | None:
+        """Whether transactions signed with a blockhash (32 bytes) may still land; None if no node can tell."""
+        params = [_base58(blockhash), {"commitment": commitment}]
+        try:
+            return await self.agree(
+                "isBlockhashValid", params, lambda v: replies.boolean(replies.contextual(v))
+            )
+        except RpcError as error:
+            if error.code == METHOD_NOT_FOUND:
+                return None
+            raise
 
     async def get_block_hash(self, slot: int, commitment: Commitment = "confirmed") -> bytes | None:
         """The blockhash (32 bytes) of the block in exactly this slot, or None if it is not there (yet)."""
+        block = await self._block(slot, commitment)
+        return None if block is None else block[0]
+
+    async def _block(self, slot: int, commitment: Commitment) -> tuple[bytes, int] | None:
+        """Blockhash and parent slot of the block in exactly this slot."""
         options = {
             "commitment": commitment,
             "transactionDetails": "none",
@@ -137,15 +227,38 @@ class RpcClient(JsonRpcConnection):
             "maxSupportedTransactionVersion": 0,
         }
 
-        def read(value: Any) -> bytes | None:
+        def read(value: Any) -> tuple[bytes, int] | None:
             if value is None:
                 return None
-            return replies.key(replies.field(value, "blockhash"), "blockhash")
+            return (
+                replies.key(replies.field(value, "blockhash"), "blockhash"),
+                replies.integer(replies.field(value, "parentSlot"), "parentSlot"),
+            )
 
         try:
-            return await self._read_result("getBlock", [slot, options], read)
+            return await self.agree("getBlock", [slot, options], read)
         except RpcError as error:
-            if error.code == BLOCK_NOT_AVAILABLE:
+            if error.code in (BLOCK_NOT_AVAILABLE, SLOT_SKIPPED):
+                return None
+            raise
+
+    async def get_block(self, slot: int, commitment: Commitment = "confirmed") -> BlockRecord | None:
+        """The block in exactly this slot with its transactions, or None if it is not there (yet)."""
+        options = {
+            "commitment": commitment,
+            "encoding": "base64",
+            "transactionDetails": "full",
+            "rewards": False,
+            "maxSupportedTransactionVersion": 0,
+        }
+
+        def read(value: Any) -> BlockRecord | None:
+            return None if value is None else replies.block_record(value, slot)
+
+        try:
+            return await self.agree("getBlock", [slot, options], read)
+        except RpcError as error:
+            if error.code in (BLOCK_NOT_AVAILABLE, SLOT_SKIPPED):
                 return None
             raise
 
@@ -155,6 +268,9 @@ class RpcClient(JsonRpcConnection):
         """Slot and blockhash of the first block at or after `slot`, or None while there is none.
 
         A slot may have no block at all (its leader was away), so asking for exactly `slot` is not enough.
+
+        Raises:
+            BlockPruned: it was forgotten; the node names a later one instead.
         """
 
         def read(value: Any) -> int | None:
@@ -167,23 +283,29 @@ class RpcClient(JsonRpcConnection):
             return found
 
         params = [slot, 1, {"commitment": commitment}]
-        found = await self._read_result("getBlocksWithLimit", params, read)
+        found = await self.agree("getBlocksWithLimit", params, read)
         if found is None:
             return None
-        blockhash = await self.get_block_hash(found, commitment)
-        return None if blockhash is None else (found, blockhash)
+        block = await self._block(found, commitment)
+        if block is None:
+            return None
+        blockhash, parent = block
+        # A node that forgot the block lists the oldest it has: then the block before is not before `slot`.
+        if found > slot and parent >= slot:
+            raise BlockPruned(self.url, slot, found)
+        return found, blockhash
 
     # -- accounts
 
     async def get_balance(self, address: bytes, commitment: Commitment = "confirmed") -> int:
         """Roe held by an address; 0 if it has no account."""
         params = [_base58(address), {"commitment": commitment}]
-        return await self._read_result("getBalance", params, lambda v: replies.integer(replies.contextual(v)))
+        return await self.agree("getBalance", params, lambda v: replies.integer(replies.contextual(v)))
 
     async def get_account(self, address: bytes, commitment: Commitment = "confirmed") -> Account | None:
         """The account at an address, or None."""
         params = [_base58(address), _account_options(commitment)]
-        return await self._read_result(
+        return await self.agree(
             "getAccountInfo",
             params,
             lambda v: replies.optional(replies.contextual(v), replies.account, "account"),
@@ -202,7 +324,7 @@ class RpcClient(JsonRpcConnection):
                 return [replies.optional(item, replies.account, "account") for item in items]
 
             params = [[_base58(address) for address in group], _account_options(commitment)]
-            found += await self._read_result("getMultipleAccounts", params, read)
+            found += await self.agree("getMultipleAccounts", params, read)
         return tuple(found)
 
     async def get_program_accounts(
@@ -223,24 +345,44 @@ class RpcClient(JsonRpcConnection):
                     raise ReplyError("an account that was not asked for is in the list")
             return found
 
-        found = await self._read_result("getProgramAccounts", [_base58(program), options], read)
+        found = await self.agree("getProgramAccounts", [_base58(program), options], read)
         return tuple(sorted(found, key=lambda item: item[0]))
 
     async def get_minimum_balance_for_rent_exemption(self, size: int) -> int:
         """Roe an account with `size` bytes of data must hold to be kept."""
-        return await self._read_result("getMinimumBalanceForRentExemption", [size], replies.integer)
+        return await self.agree("getMinimumBalanceForRentExemption", [size], replies.integer)
+
+    async def get_recent_prioritization_fees(self, addresses: Sequence[bytes] = ()) -> tuple[int, ...]:
+        """What recent blocks (at most 150) asked of transactions that write all these addresses.
+
+        Each number is the least price, in micro-Roe a compute unit, that got in; oldest block first.
+        """
+
+        def read(value: Any) -> tuple[int, ...]:
+            lines = replies.array(value, at_most=MAXIMUM_RECENT_BLOCKS)
+            found = [
+                (
+                    replies.integer(replies.field(line, "slot"), "slot"),
+                    replies.integer(replies.field(line, "prioritizationFee"), "prioritizationFee"),
+                )
+                for line in lines
+            ]
+            return tuple(fee for _, fee in sorted(found))
+
+        params = [[_base58(address) for address in addresses]]
+        return await self.ask("getRecentPrioritizationFees", params, read)
 
     async def request_airdrop(self, address: bytes, lamports: int) -> str:
         """Ask a test chain's faucet for Roe; returns the transaction's signature. Never tried twice."""
         params = [_base58(address), lamports]
-        return await self._read_result("requestAirdrop", params, replies.signature, retry=False)
+        return await self.ask("requestAirdrop", params, replies.signature, retry=False)
 
     # -- transactions
 
     async def get_fee_for_message(self, message: bytes, commitment: Commitment = "confirmed") -> int | None:
         """Roe the chain would charge for a serialized message, or None if its blockhash has expired."""
         params = [base64.b64encode(message).decode(), {"commitment": commitment}]
-        return await self._read_result(
+        return await self.agree(
             "getFeeForMessage",
             params,
             lambda v: replies.optional(replies.contextual(v), replies.integer, "fee"),
@@ -249,7 +391,7 @@ class RpcClient(JsonRpcConnection):
     async def send_transaction(
         self, wire: bytes, *, skip_preflight: bool = False, commitment: Commitment = "confirmed"
     ) -> str:
-        """Hand a signed transaction to the node; returns its signature. Taken does not mean landed.
+        """Hand a signed transaction to all nodes; returns its signature. Taken does not mean landed.
 
         Sending the same bytes again is harmless, so a lost answer is retried. A refused preflight is
         `RpcError` -32002; `send_and_confirm` does the rest.
@@ -267,7 +409,7 @@ class RpcClient(JsonRpcConnection):
                 raise ReplyError("the signature is not that of the transaction sent")
             return expected
 
-        return await self._read_result("sendTransaction", [base64.b64encode(wire).decode(), options], read)
+        return await self.tell("sendTransaction", [base64.b64encode(wire).decode(), options], read)
 
     async def get_signature_statuses(
         self, signatures: Sequence[str], *, search_history: bool = False
@@ -282,7 +424,10 @@ class RpcClient(JsonRpcConnection):
                 return [replies.optional(item, replies.signature_status, "status") for item in items]
 
             params = [group, {"searchTransactionHistory": search_history}]
-            found += await self._read_result("getSignatureStatuses", params, read)
+            told: list[SignatureStatus | None] = await self.agree(
+                "getSignatureStatuses", params, read, replies.agreed_statuses
+            )
+            found += told
         return tuple(found)
 
     async def get_signatures_for_address(
@@ -304,7 +449,7 @@ class RpcClient(JsonRpcConnection):
         def read(value: Any) -> tuple[SignatureInfo, ...]:
             return tuple(replies.signature_info(item) for item in replies.array(value, at_most=limit))
 
-        return await self._read_result("getSignaturesForAddress", [_base58(address), options], read)
+        return await self.agree("getSignaturesForAddress", [_base58(address), options], read)
 
     async def get_address_history(
         self, address: bytes, *, until: str | None = None, limit: int, commitment: Commitment = "confirmed"
@@ -350,7 +495,7 @@ class RpcClient(JsonRpcConnection):
                 raise ReplyError("the transaction is not the one asked for")
             return record
 
-        return await self._read_result("getTransaction", [signature, options], read)
+        return await self.agree("getTransaction", [signature, options], read)
 
     async def send_and_confirm(
         self,
@@ -362,14 +507,16 @@ class RpcClient(JsonRpcConnection):
         """Send a signed transaction, again where needed, until it is settled at `commitment` or can never be.
 
         `last_valid_block_height` is what `get_latest_blockhash` gave with the blockhash; without it, expiry
-        is noticed up to 150 blocks late. Takes at most `limits.confirmation_seconds`. Safe to call again with
-        the same bytes, also after a crash.
+        is noticed up to 150 blocks late. A node's WebSocket, where there is one, says when to look.
+        Takes at most `limits.confirmation_seconds`. Safe to call again with the same bytes, also after a
+        crash.
 
         Raises:
             TransactionFailed: refused or failed; the error, the program's log and the signature are in it.
             TransactionExpired: it never landed and never will.
-            TransactionUnconfirmed: time ran out, fate unknown.
-            RpcError, RpcProtocolError: the node refused the call itself, or answers nonsense.
+            TransactionUnconfirmed: time ran out, fate unknown. Nodes that are away, behind or answer nonsense
+            are asked again until then.
+            RpcError: the nodes refused the call itself.
         """
         return await send_and_confirm(
             self,
@@ -378,15 +525,6 @@ class RpcClient(JsonRpcConnection):
             last_valid_block_height=last_valid_block_height,
             seconds=self._limits.confirmation_seconds,
         )
-
-    async def _read_result(
-        self, method: str, params: Sequence[Any], read: Callable[[Any], T], *, retry: bool = True
-    ) -> T:
-        result = await self.call(method, params, retry=retry)
-        try:
-            return read(result)
-        except ReplyError as error:
-            self.reject(method, f"In the reply, {error}")
 
 
 def _base58(value: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -75,6 +75,19 @@ class TransactionRecord:
     err: Any
     fee: int
     logs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """A block: its blockhash and its parent's (32 bytes), unix time if known, and its transactions in order."""
+
+    slot: int
+    blockhash: bytes
+    parent: int
+    previous_blockhash: bytes
+    height: int | None
+    time: int | None
+    transactions: tuple[TransactionRecord, ...]
 
 
 def integer(value: Any, name: str = "result") -> int:
@@ -180,6 +193,47 @@ def signature_status(value: Any, name: str = "status") -> SignatureStatus:
     if not isinstance(level, str) or level not in _LEVELS:
         raise ReplyError(f"{name}.confirmationStatus is not a commitment level")
     return SignatureStatus(slot, _LEVELS[level], fields.get("err"))
+
+
+def block_record(value: Any, slot: int) -> BlockRecord:
+    """The block of a slot, asked for with its transactions in base64."""
+    fields = mapping(value, "block")
+    time = optional(fields.get("blockTime"), signed_integer, "blockTime")
+    lines = array(field(value, "transactions"), "transactions")
+    return BlockRecord(
+        slot=slot,
+        blockhash=key(field(value, "blockhash"), "blockhash"),
+        parent=integer(field(value, "parentSlot"), "parentSlot"),
+        previous_blockhash=key(field(value, "previousBlockhash"), "previousBlockhash"),
+        height=optional(fields.get("blockHeight"), integer, "blockHeight"),
+        time=time,
+        transactions=tuple(
+            transaction_record({**mapping(line, "transaction"), "slot": slot, "blockTime": time})
+            for line in lines
+        ),
+    )
+
+
+def agreed_statuses(
+    told: Sequence[Sequence[SignatureStatus | None]], quorum: int
+) -> list[SignatureStatus | None]:
+    """What `quorum` nodes say of each signature: where it is, as settled as that many say; None = unknown.
+
+    Nodes that are behind do not know it yet, or think it less settled, so their lists need not be equal.
+    """
+    return [_agreed_status(statuses, quorum) for statuses in zip(*told, strict=True)]
+
+
+def _agreed_status(statuses: Sequence[SignatureStatus | None], quorum: int) -> SignatureStatus | None:
+    known = [one for one in statuses if one is not None]
+    for one in known:
+        same = [other for other in known if (other.slot, other.err) == (one.slot, one.err)]
+        if len(same) >= quorum:
+            levels = sorted(
+                (other.commitment for other in same), key=COMMITMENT_RANK.__getitem__, reverse=True
+            )
+            return SignatureStatus(one.slot, levels[quorum - 1], one.err)
+    return None
 
 
 def signature_info(value: Any) -> SignatureInfo:

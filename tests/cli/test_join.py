@@ -93,7 +93,14 @@ def test_help_says_what_each_role_does(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8899", "http://127.9.9.9", "http://localhost:1", "http://[::1]:8899"]
+    "url",
+    [
+        "http://127.0.0.1:8899,http://localhost:8901",
+        "http://127.0.0.1:8899",
+        "http://127.9.9.9",
+        "http://localhost:1",
+        "http://[::1]:8899",
+    ],
 )
 def test_loopback_is_local(url: str) -> None:
     assert is_local(url)
@@ -105,6 +112,7 @@ def test_loopback_is_local(url: str) -> None:
         "https://mainnet.koii.network",
         "http://localhost.example.org",
         "http://127.0.0.1.example.org",
+        "http://127.0.0.1:8899,https://mainnet.example.org",
         "http://127.0.0.1@example.org",
         "http://192.168.0.7:8899",
         "http://0.0.0.0:8899",

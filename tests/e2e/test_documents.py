@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import socket
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from tests.e2e.shell import LONG, Running, koii_p2p, running, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+OWN_STORIES = {"local-k2.md": "test_local_k2_page.py"}
+"""Pages whose commands are run by a story of their own, and where it is."""
+
+DOCUMENTS = (
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in OWN_STORIES),
+)
 
 RUN_ELSEWHERE = {
     "pip install -e .": ".ci/run installs with the constraints of the same line",
@@ -35,10 +42,10 @@ RUN_ELSEWHERE = {
 """Commands that this story does not run, and who does."""
 
 
-def shown_commands() -> list[str]:
-    """The command lines of all documents, in order, each once, without their remarks."""
+def shown_commands(documents: Iterable[Path] = DOCUMENTS) -> list[str]:
+    """The command lines of documents, in order, each once, without their remarks."""
     found: list[str] = []
-    for document in DOCUMENTS:
+    for document in documents:
         for line in document.read_text().splitlines():
             if re.match(r"    (koii-p2p|pip|pytest)\b", line):
                 command = re.sub(r"\s+#.*", "", line.strip())
@@ -155,3 +162,9 @@ def _dump_account(url: str, task: str, file: Path) -> None:
 def test_the_documents_show_nothing_that_is_gone() -> None:
     shown = shown_commands()
     assert not [command for command in RUN_ELSEWHERE if command not in shown]
+
+
+def test_every_page_with_a_story_of_its_own_has_one() -> None:
+    for page, story in OWN_STORIES.items():
+        assert (ROOT / "docs" / page).exists()
+        assert (Path(__file__).parent / story).exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,18 @@ def funded(ledger: Ledger, lamports: int = 10 * KOII) -> Keypair:
     _, err = ledger.airdrop(keypair.pubkey(), lamports)
     assert err is None
     return keypair
+
+
+def free_port() -> int:
+    """A port that is free, with a free one behind it, and that the system gives to no outgoing connection."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(min(20_000, ephemeral - 1000), ephemeral - 1)
+        with ExitStack() as stack, suppress(OSError):
+            for one in (port, port + 1):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", one))
+            return port
 
 
 class K2Process:

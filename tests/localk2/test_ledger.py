@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from solders.keypair import Keypair
@@ -215,8 +216,16 @@ def test_a_disk_that_fails_stops_the_ledger_with_a_clear_message(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"port": -1}, {"port": 65535}, {"slot_ms": 0}, {"finality": -1}, {"port": 80, "ws_port": 70000}],
+    [
+        {"port": -1},
+        {"port": 65535},
+        {"slot_ms": 0},
+        {"finality": -1},
+        {"port": 80, "ws_port": 70000},
+        {"rpc_nodes": 0},
+        {"port": 65530, "rpc_nodes": 9},
+    ],
 )
-def test_settings_that_cannot_work_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         LocalK2Settings(tmp_path, **wrong)

@@ -19,13 +19,14 @@ from solders.transaction import VersionedTransaction
 from koii_p2p.limits import Limits
 from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.rpc import METHODS, LocalRpc
+from koii_p2p.localk2.rpc_node import RpcNode
 from tests.localk2.chain import KOII, MEMO, funded, memo_wire, open_ledger, transfer_wire
 
 
 class Chain:
     def __init__(self, path: Path) -> None:
         self.ledger: Ledger = open_ledger(path, finality=2)
-        self.rpc = LocalRpc(self.ledger, Limits())
+        self.rpc = LocalRpc(RpcNode(self.ledger), Limits())
 
     def reply(self, method: str, *params: Any) -> dict[str, Any]:
         return self.rpc.answer({"jsonrpc": "2.0", "id": 7, "method": method, "params": list(params)})

@@ -22,6 +22,7 @@ from koii_p2p.limits import Limits
 from koii_p2p.localk2 import LocalK2Address, LocalK2Settings, serve
 from koii_p2p.localk2.ledger import Ledger
 from koii_p2p.localk2.rpc import LocalRpc
+from koii_p2p.localk2.rpc_node import RpcNode
 from koii_p2p.localk2.server import keep_pace
 from koii_p2p.localk2.subscriptions import Socket, Subscriptions, SubscriptionStatistics
 from koii_p2p.settlement.instructions import PROGRAM_ID
@@ -220,7 +221,7 @@ async def test_after_a_stall_the_lost_time_is_not_made_up_in_one_burst(
 ) -> None:
     ledger: Ledger = open_ledger(tmp_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_pace, ledger, 0.4)
+        nursery.start_soon(keep_pace, [RpcNode(ledger)], 0.4)
         await trio.sleep(4.2)
         assert ledger.slot == 11
         autojump_clock.jump(3600)
@@ -283,7 +284,7 @@ async def test_hostile_bytes_on_a_connection_do_not_end_the_chain(
 async def test_a_reader_that_falls_behind_is_cut_off_and_forgotten(tmp_path: Path) -> None:
     limits = Limits(localk2_notices=2)
     ledger = open_ledger(tmp_path)
-    subscriptions = Subscriptions(ledger, LocalRpc(ledger, limits), limits)
+    subscriptions = Subscriptions(ledger, LocalRpc(RpcNode(ledger), limits), limits)
     outgoing, waiting = trio.open_memory_channel[Any](limits.localk2_notices)
     cut: list[bool] = []
     reader = Socket(outgoing, lambda: cut.append(True))

@@ -1,0 +1,158 @@
+"""Faults of a local K2: the flags of `koii-p2p k2 up`, and the commands that change a running one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import trio
+import typer
+
+from koii_p2p.cli.main import Invocation
+from koii_p2p.cli.output import configure_logs, pairs, print_result
+from koii_p2p.cli.settings import load_settings
+from koii_p2p.errors import ChainError
+from koii_p2p.localk2.faults import WRONG_REPLIES, Faults
+from koii_p2p.localk2.methods_admin import ADMIN_REFUSED
+from koii_p2p.settlement.rpc import RpcClient, RpcError
+
+Drop = Annotated[float | None, typer.Option("--drop", help="Share of transactions that are lost, 0 to 1.")]
+DropRequests = Annotated[
+    float | None, typer.Option("--drop-requests", help="Share of requests that are never answered, 0 to 1.")
+]
+DelayMs = Annotated[int | None, typer.Option("--delay-ms", help="Hold every reply for so long.")]
+DelaySlots = Annotated[
+    int | None, typer.Option("--delay-slots", help="Hold every transaction for so many slots.")
+]
+Reorder = Annotated[
+    bool | None,
+    typer.Option("--reorder/--in-order", help="Execute each slot's transactions in a drawn order."),
+]
+Unhealthy = Annotated[
+    bool | None, typer.Option("--unhealthy/--healthy", help="Fail the health check, and preflights with it.")
+]
+Lag = Annotated[int | None, typer.Option("--lag", help="Reads answer as of so many slots ago.")]
+History = Annotated[int | None, typer.Option("--history", help="Keep only so many slots.")]
+Rate = Annotated[int | None, typer.Option("--rate", help="At most so many requests in a second; then 429.")]
+Wrong = Annotated[
+    list[str] | None,
+    typer.Option("--wrong", help=f"Answer wrongly: {', '.join(WRONG_REPLIES)}; may be given several times."),
+]
+WrongShare = Annotated[
+    float | None, typer.Option("--wrong-share", help="Share of the replies that are wrong, 0 to 1.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="What all chances are drawn from.")]
+
+
+def switches_given(**given: object) -> dict[str, object]:
+    """The faults that were given on the command line, by their names."""
+    return {name: value for name, value in given.items() if value is not None and value != []}
+
+
+def faults_of(given: Mapping[str, object]) -> Faults:
+    """Faults from what was given.
+
+    Raises:
+        ConfigurationError: one of them is not possible.
+    """
+    return Faults().changed(dict(given))
+
+
+async def call_admin(url: str, method: str, *params: Any) -> Any:
+    """The result of an admin method of a local K2.
+
+    Raises:
+        ChainError: it cannot be reached, does not allow it, or refused.
+    """
+    async with RpcClient(url) as rpc:
+        try:
+            return await rpc.ask(method, params, lambda value: value, retry=False)
+        except RpcError as error:
+            if error.code != ADMIN_REFUSED:
+                raise
+            raise ChainError(
+                f"The K2 at {rpc.url} does not let its faults be changed.",
+                f"{error.message}.",
+                "Start it with `koii-p2p k2 up --allow-faults`, and call it from the same machine.",
+            ) from error
+
+
+def faults(
+    ctx: typer.Context,
+    drop: Drop = None,
+    drop_requests: DropRequests = None,
+    delay_ms: DelayMs = None,
+    delay_slots: DelaySlots = None,
+    reorder: Reorder = None,
+    unhealthy: Unhealthy = None,
+    lag: Lag = None,
+    history: History = None,
+    rate: Rate = None,
+    wrong: Wrong = None,
+    wrong_share: WrongShare = None,
+    seed: Seed = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Switch everything else off first.")] = False,
+) -> None:
+    """Show or change the faults of a running local K2 (started with --allow-faults)."""
+    given = switches_given(
+        drop=drop,
+        drop_requests=drop_requests,
+        delay_ms=delay_ms,
+        delay_slots=delay_slots,
+        reorder=reorder,
+        unhealthy=unhealthy,
+        lag=lag,
+        history=history,
+        rate=rate,
+        wrong=wrong,
+        wrong_share=wrong_share,
+        seed=seed,
+    )
+    faults_of(given)  # a value that is not possible is said before anything is changed
+    settings = _settings(ctx)
+
+    async def change() -> Any:
+        if clear:
+            await call_admin(settings.rpc_url, "clearFaults")
+        return await call_admin(
+            settings.rpc_url, "setFaults" if given else "getFaults", *([given] * bool(given))
+        )
+
+    found = trio.run(change)
+    on = {name: value for name, value in found["faults"].items() if value != Faults().as_json()[name]}
+    shown = {
+        **(on or {"faults": "none"}),
+        **{name.replace("_", " "): n for name, n in found["statistics"].items()},
+    }
+    print_result(found, pairs(shown), settings.output)
+
+
+def rollback(
+    ctx: typer.Context,
+    slots: Annotated[int, typer.Argument(min=0, help="How many sealed slots; the open one goes with them.")],
+    land_again: Annotated[
+        float,
+        typer.Option("--land-again", min=0, max=1, help="Share of the transactions that is sent again."),
+    ] = 0.0,
+) -> None:
+    """Undo the newest slots of a running local K2, as a fork that lost (not those that are finalized)."""
+    settings = _settings(ctx)
+    found = trio.run(call_admin, settings.rpc_url, "rollBack", slots, {"landAgain": land_again})
+    shown = {"newest block": found["slot"], "undone": found["undone"], "landed again": found["landedAgain"]}
+    print_result(found, pairs(shown), settings.output)
+
+
+def prune(
+    ctx: typer.Context,
+    before: Annotated[int, typer.Argument(min=0, metavar="SLOT", help="The oldest slot that is kept.")],
+) -> None:
+    """Have a running local K2 forget the blocks and transactions of old slots."""
+    settings = _settings(ctx)
+    found = trio.run(call_admin, settings.rpc_url, "pruneHistory", before)
+    print_result(found, pairs({"oldest slot": found["firstSlot"]}), settings.output)
+
+
+def _settings(ctx: typer.Context) -> Any:
+    invocation: Invocation = ctx.obj
+    configure_logs(invocation.verbosity, "warning")
+    return load_settings(invocation).settings
