@@ -33,6 +33,8 @@ from tests.localk2.test_server import wallet
 
 from .test_rpc import Node, result
 
+pytestmark = pytest.mark.slow
+
 PATIENT = Limits(confirmation_seconds=60.0)
 QUICK = Limits(rpc_deadline=2.0, rpc_retries=1)
 
