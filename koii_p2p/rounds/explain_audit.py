@@ -167,12 +167,19 @@ def reason_of(audit: AuditDetail, outcome: Outcome) -> Why:
             Outcome.APPROVED: Why.APPROVED_ACCUSATION_LAPSED,
             Outcome.UNAVAILABLE: Why.UNAVAILABLE_ACCUSATION_LAPSED,
         }.get(outcome, Why.UNDECIDED_ACCUSATION_LAPSED)
-    majority = audit.full.against_weight * 2 > audit.full.committee_weight
+    full = audit.full
     return {
-        Outcome.APPROVED: Why.APPROVED_BY_FULL_AUDIT,
+        Outcome.APPROVED: Why.APPROVED_BY_FULL_AUDIT
+        if full.valid_weight * 2 > full.voted_weight
+        else Why.APPROVED_FEW_AGAINST,
         Outcome.REJECTED: Why.REJECTED_BY_FULL_AUDIT,
-        Outcome.UNAVAILABLE: Why.UNAVAILABLE_IN_FULL_AUDIT,
-    }.get(outcome, Why.UNDECIDED_QUORUM if majority else Why.UNDECIDED_FULL_AUDIT)
+        Outcome.UNAVAILABLE: Why.UNAVAILABLE_IN_FULL_AUDIT
+        if full.unavailable_weight * 2 > full.voted_weight
+        else Why.UNAVAILABLE_FEW_AGAINST,
+    }.get(
+        outcome,
+        Why.UNDECIDED_QUORUM if full.against_weight * 2 > full.committee_weight else Why.UNDECIDED_FULL_AUDIT,
+    )
 
 
 def _koii_reason(audit: AuditDetail, outcome: Outcome) -> Why:

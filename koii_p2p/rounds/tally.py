@@ -151,6 +151,10 @@ def tally(
     need not vote twice. Otherwise the accusation did not reach the net in time: nothing is rejected, and those
     drawn decide as if it had not been a full audit. So a slash always has more than half of the committee's weight
     behind it.
+
+    Those drawn decide as well where a full audit comes to nothing although no more than a third of the weight is
+    against the submission: a coalition that accuses when honest ballots are closed already, and then votes, has no
+    more than that, and must not keep an honest reward back by it.
     """
     counting = _Counting(cast, assignment, frozenset(equivocators))
     for author in sorted(authors):
@@ -205,6 +209,10 @@ class _Counting:
         if self._weight(everything) * 2 > self._weight(committee):
             decided = outcome(committee, everything, self._roster, self._assignment.rules.quorum)
             self.full_audits.add(author)
+            if decided is Outcome.UNDECIDED and self._few_are_against(
+                author, committee, everything, accusers
+            ):
+                decided = self._without_dispute(author, drawn, votes)
             if canary:
                 decided = Outcome.CANARY if decided is Outcome.REJECTED else Outcome.UNDECIDED
             self._judge({**first, **everything}, decided, due=committee)
@@ -232,6 +240,17 @@ class _Counting:
 
     def _stakers(self, keys: frozenset[bytes]) -> frozenset[bytes]:
         return frozenset(key for key in keys if key in self._roster) if keys else keys
+
+    def _few_are_against(
+        self,
+        author: bytes,
+        committee: Collection[bytes],
+        votes: Mapping[bytes, Verdict],
+        accusers: Collection[bytes],
+    ) -> bool:
+        """Whether no more is against a submission than a coalition of a third could put there."""
+        against = {key for key, verdict in votes.items() if verdict is Verdict.INVALID} | set(accusers)
+        return self._weight(against) * 3 <= self._weight((*committee, author))
 
     def _weight(self, keys: Iterable[bytes]) -> int:
         return sum(self._roster.weight_of(key) for key in keys)

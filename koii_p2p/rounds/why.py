@@ -184,10 +184,22 @@ class Why(Enum):
         About.WORK,
         "Undecided: most of the weight of a full audit called it bad, but fewer auditors than a slash needs.",
     )
+    APPROVED_FEW_AGAINST = (
+        "approved_few_against",
+        About.WORK,
+        "Approved: a full audit had no majority, no more than a third of the weight is against it, and those drawn for "
+        "it called it good.",
+    )
+    UNAVAILABLE_FEW_AGAINST = (
+        "unavailable_few_against",
+        About.WORK,
+        "Unavailable: a full audit had no majority, no more than a third of the weight is against it, and those drawn "
+        "could not get at it.",
+    )
     UNDECIDED_FULL_AUDIT = (
         "undecided_full_audit",
         About.WORK,
-        "Undecided: a full audit had no majority for or against it.",
+        "Undecided: a full audit had no majority for or against it, and those drawn do not settle it.",
     )
     # --- with a full audit in which too few voted
     APPROVED_ACCUSATION_LAPSED = (
@@ -269,6 +281,7 @@ APPROVED = frozenset(
         Why.NOT_AUDITED,
         Why.APPROVED_BY_DRAWN,
         Why.APPROVED_BY_FULL_AUDIT,
+        Why.APPROVED_FEW_AGAINST,
         Why.APPROVED_ACCUSATION_LAPSED,
     }
 )

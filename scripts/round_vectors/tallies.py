@@ -296,6 +296,20 @@ def full_audits() -> VectorFile:
         Audit("UI|----", "undecided", "DD|DDAA", "--|VV--", counts=True),
     )
     case(
+        "no majority, and no more than a third against it",
+        "2 of 5 are for it. 1 of 7 is against it, who accused it late: those drawn decide, and approve it.",
+        TWO_DRAWN,
+        SEVEN,
+        Audit("VV|----", "approved", "DD|ODDA", "--|IUU-", counts=True, challengers=[2]),
+    )
+    case(
+        "no majority, and more than a third against it",
+        "3 of 7 are against it: that is more than a coalition of a third, and those drawn do not decide.",
+        TWO_DRAWN,
+        SEVEN,
+        Audit("VV|----", "undecided", "DD|DDDD", "--|IIIU", counts=True, challengers=[2]),
+    )
+    case(
         "two of five confirm it, the others are silent",
         "2 of 5 is not more than half. Who only votes in a full audit that does not count is absent.",
         EQUAL,

@@ -161,10 +161,10 @@ def full_audit(verdicts: Mapping[int, Verdict]) -> Round:
     return voted({accuser: INVALID, **dict.fromkeys(peaceful, VALID)}, verdicts, nodes=20)
 
 
-def others(count: int, verdict: Verdict) -> dict[int, Verdict]:
-    """So many of the twenty who were not drawn."""
+def others(count: int, verdict: Verdict, more: int = 0, another: Verdict = VALID) -> dict[int, Verdict]:
+    """So many of the twenty who were not drawn, and so many more who say something else."""
     free = [index for index in range(1, 20) if index not in drawn_in(20)]
-    return dict.fromkeys(free[:count], verdict)
+    return dict.fromkeys(free[:count], verdict) | dict.fromkeys(free[count : count + more], another)
 
 
 def drawn(*verdicts: Verdict | None) -> dict[int, Verdict]:
@@ -292,10 +292,16 @@ PLAYED: dict[Why, Callable[[], Explanation]] = {
     Why.UNDECIDED_QUORUM: lambda: explained(
         voted({1: INVALID, 2: VALID, 3: VALID, 4: VALID}, stakes={1: 9 * STAKE})
     ),
+    Why.APPROVED_FEW_AGAINST: lambda: explained(
+        voted(drawn(INVALID, VALID, VALID, VALID, VALID), others(5, INVALID, 5, LOST), nodes=20)
+    ),
+    Why.UNAVAILABLE_FEW_AGAINST: lambda: explained(
+        voted(drawn(INVALID, LOST, LOST, LOST, VALID), others(4, VALID, 2, INVALID), nodes=20)
+    ),
     Why.UNDECIDED_FULL_AUDIT: lambda: explained(
         voted(
             drawn(INVALID, INVALID, INVALID, VALID, VALID),
-            others(3, VALID) | dict.fromkeys(list(others(14, INVALID))[3:9], INVALID),
+            others(3, VALID, 6, INVALID),
             nodes=20,
         )
     ),
@@ -412,6 +418,13 @@ def test_an_approval_names_the_auditors_and_the_amount() -> None:
     assert (found.amounts.bounty, found.amounts.approved, found.amounts.equal_split) == (100_000_000, 5, True)
     assert found.proof is not None
     assert merkle.verify(PEACE.list.root, found.proof.leaf.encode(), found.proof.proof)
+
+
+@pytest.mark.parametrize(("against", "work"), [(5, Why.APPROVED_FEW_AGAINST), (6, Why.UNDECIDED_FULL_AUDIT)])
+def test_a_third_against_is_few(against: int, work: Why) -> None:
+    """Of 20 stakers of equal weight, one of those drawn and 5 more are no more than a third; 7 are."""
+    first = drawn(INVALID, VALID, VALID, VALID, VALID)
+    assert explained(voted(first, others(against, INVALID, 7, LOST), nodes=20)).work is work
 
 
 def test_silence_names_who_was_silent() -> None:

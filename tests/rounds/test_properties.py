@@ -21,8 +21,9 @@ def _quick() -> Iterator[None]:
         yield
 
 
-SHOWN = (535, 1683)
-"""Seeds that once showed a bug: a restart late in the audit, auditors known only when ballots were about to close."""
+SHOWN = (535, 1683, 2072)
+"""Seeds that once showed a bug: a restart late in the audit, auditors known only when ballots were about to close, and
+two who accuse and vote when honest ballots are closed."""
 
 
 @pytest.mark.parametrize("seed", [*range(24), *SHOWN])

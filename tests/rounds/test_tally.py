@@ -251,6 +251,27 @@ def test_an_accusation_that_the_net_could_not_answer_changes_nothing() -> None:
     assert auditors == {**of(DRAWN, AuditorStatus.DILIGENT), REST[0]: AuditorStatus.OVERRULED}
 
 
+@given(
+    st.sets(st.sampled_from(sorted(GAME.roster.keys)), max_size=5),
+    st.sets(st.sampled_from(sorted(GAME.roster.keys))),
+)
+def test_a_third_cannot_keep_an_honest_reward_back(coalition: set[bytes], in_time: set[bytes]) -> None:
+    """Whatever they accuse, and whoever of the others answers in time, if most of those drawn are honest."""
+    if 2 * len(coalition & set(DRAWN)) >= len(DRAWN):
+        return
+    said = {member: I if member in coalition else V for member in DRAWN}
+    full = {member: I if member in coalition else V for member in (*DRAWN, *REST) if member in in_time}
+    challengers = {AUTHOR: coalition - {AUTHOR}}
+    assert decided(said, full, challengers=challengers) is Outcome.APPROVED
+
+
+def test_more_than_a_third_against_it_is_not_few() -> None:
+    # Of the committee and the author, 15: 5 against are a third, 6 are more.
+    said = {**of(DRAWN, V), DRAWN[0]: I}
+    assert decided(said, of(REST[:4], I) | of(REST[4:8], U)) is Outcome.APPROVED
+    assert decided(said, of(REST[:5], I) | of(REST[5:9], U)) is Outcome.UNDECIDED
+
+
 def test_a_false_accuser_is_overruled_by_the_full_audit() -> None:
     found, auditors = count({**CALM, DRAWN[0]: I}, of(REST, V))
     assert found is Outcome.APPROVED
