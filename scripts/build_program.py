@@ -30,12 +30,13 @@ from koii_p2p.settlement.refusals import ProgramError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = ROOT / "koii_p2p" / "settlement" / "program"
+HEADERS: Final = ("runtime.h", "accounts.h", "stakes.h", "anchors.h", "leaves.h")
 COMPILER: Final = "clang-14"
 FLAGS: Final = (
     "-target",
     "bpf",
     "-mcpu=v1",  # sBPF v0 has neither the 32-bit nor the signed jumps of later BPF
-    "-Os",
+    "-Oz",
     "-std=c11",
     "-ffreestanding",
     "-fno-builtin",  # there is no memcpy to call
@@ -78,6 +79,7 @@ def _numbers() -> dict[str, str]:
         "TASK_MAGIC_VALUE": layouts.TASK_MAGIC,
         "VAULT_MAGIC_VALUE": layouts.VAULT_MAGIC,
         "STAKE_MAGIC_VALUE": layouts.STAKE_MAGIC,
+        "CLOSED_MAGIC_VALUE": layouts.CLOSED_MAGIC,
     }
     task = layouts.TASK_LAYOUT
     audit = task.field("audit")
@@ -101,6 +103,16 @@ def _numbers() -> dict[str, str]:
         "ANCHOR_LIST_LENGTH": instructions.ANCHOR_LIST_FORMAT.size,
         "VETO_LENGTH": instructions.VETO_FORMAT.size,
         "SETTLE_LENGTH": instructions.SETTLE_FORMAT.size,
+        "SET_ACTIVE_LENGTH": instructions.SET_ACTIVE_FORMAT.size,
+        "REQUEST_UNSTAKE_LENGTH": instructions.TAG_FORMAT.size,
+        "WITHDRAW_LENGTH": instructions.TAG_FORMAT.size,
+        "CLOSE_LENGTH": instructions.TAG_FORMAT.size,
+        "CLOSE_STAKE_LENGTH": instructions.TAG_FORMAT.size,
+        "UPDATE_TASK_LENGTH": instructions.UPDATE_TASK_FORMAT.size,
+        "LOCK_PERIODS": layouts.LOCK_PERIODS,
+        "ESCAPE_PERIODS": layouts.ESCAPE_PERIODS,
+        "BOND_DIVISOR": layouts.BOND_DIVISOR,
+        "NEVER": layouts.NEVER,
         "MAX_STARTING_SLOT": terms.MAX_STARTING_SLOT,
         "MAX_ROUND_TIME": terms.MAX_ROUND_TIME,
         "SHORTEST_AUDIT": terms.SHORTEST_AUDIT,
@@ -146,7 +158,7 @@ def compile_and_link(source: Path, headers: Mapping[str, str] | None = None) -> 
 
 def build() -> bytes:
     """The settlement program's bytes, built from the source as it is now. Raises `BuildError`."""
-    headers = {name: (PROGRAM / name).read_text() for name in ("runtime.h", "accounts.h")}
+    headers = {name: (PROGRAM / name).read_text() for name in HEADERS}
     return compile_and_link(PROGRAM / "settlement.c", headers | {"layout.h": header()})
 
 

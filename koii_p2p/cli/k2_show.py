@@ -23,8 +23,9 @@ from koii_p2p.errors import CheckFailed
 from koii_p2p.limits import Limits
 from koii_p2p.localk2.task_reader import KOII_TASK_PROGRAM, KPL_TASK_PROGRAM, JsonTaskReader
 from koii_p2p.localk2.transactions import MEMO_PROGRAMS
+from koii_p2p.settlement.decoding import decode_instruction
 from koii_p2p.settlement.history import ChainEntry, read_history
-from koii_p2p.settlement.instructions import PROGRAM_ID, InstructionError, decode_instruction
+from koii_p2p.settlement.instructions import PROGRAM_ID, InstructionError
 from koii_p2p.settlement.layouts import LayoutError, decode_stake, decode_task
 from koii_p2p.settlement.rpc import Account, RpcClient, TransactionRecord, transaction_signature
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from koii_p2p.records.meanings import Meaning
 
 
-class RecordReason(Enum):
+class RecordReason(Meaning):
     """Why bytes are not a record. The value is the portable name used by test vectors and counters.
 
     Each of these can be decided from the bytes alone (and, for `BAD_SIGNATURE`, the genesis hash), so an
     honest node never sends such bytes: the cost to the sender is always a REJECT, counted against it.
     `RecordReason.X.__doc__` says what the member means.
     """
-
-    _value_: str
-
-    def __new__(cls, code: str, meaning: str = "") -> RecordReason:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
-        member = object.__new__(cls)
-        member._value_ = code
-        member.__doc__ = meaning
-        return member
 
     TOO_LARGE = "too_large", "Longer than the limit for a record (or for whatever is being decoded)."
     TOO_DEEP = "too_deep", "Arrays and maps inside one another beyond the nesting limit."

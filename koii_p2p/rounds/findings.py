@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+
+from koii_p2p.records.meanings import Meaning
 
 
-class FindingCode(Enum):
+class FindingCode(Meaning):
     """What kind of thing is wrong. The value is the portable name; `FindingCode.X.__doc__` explains it."""
-
-    def __new__(cls, code: str, meaning: str) -> FindingCode:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
-        member = object.__new__(cls)
-        member._value_ = code
-        member.__doc__ = meaning
-        return member
 
     COMMITMENT_DIGEST = "commitment_digest", "The commitment's bytes do not hash to the digest on the chain."
     COMMITMENT_MALFORMED = "commitment_malformed", "The commitment's bytes are not a commitment."

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
 
 from koii_p2p.records.envelope import Verified, decode_record, verify
+from koii_p2p.records.meanings import Meaning
 from koii_p2p.records.reasons import RecordError
 from koii_p2p.records.schema import Ballot, Equivocation, Kind, ListVote, Submission
 from koii_p2p.rounds import merkle
@@ -33,15 +33,8 @@ def in_roe(amount: int) -> str:
     return f"{amount} Roe"
 
 
-class ReceiptFault(Enum):
+class ReceiptFault(Meaning):
     """What can be wrong with a receipt. The value is the portable name; `ReceiptFault.X.__doc__` explains it."""
-
-    def __new__(cls, code: str, meaning: str) -> ReceiptFault:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
-        member = object.__new__(cls)
-        member._value_ = code
-        member.__doc__ = meaning
-        return member
 
     GENESIS = "genesis", "The receipt is of another chain."
     NOT_ANCHORED = "not_anchored", "K2 has nothing of the receipt's round."

@@ -20,22 +20,28 @@ from solders.transaction import VersionedTransaction
 
 from koii_p2p.errors import ChainError
 from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.distribution import Leaf
+from koii_p2p.settlement.decoding import decode_instruction
 from koii_p2p.settlement.instructions import (
     PROGRAM_ID,
     AnchorCommitment,
     AnchorList,
+    Close,
     CreateTask,
     Fund,
     InstructionError,
     ProgramInstruction,
+    RequestUnstake,
+    SetActive,
     Settle,
     Stake,
     Tag,
+    UpdateTask,
     Veto,
-    decode_instruction,
+    Withdraw,
 )
 from koii_p2p.settlement.interface import AnchoredList, TaskState
-from koii_p2p.settlement.layouts import ANCHOR_RECORD_LAYOUT, NOBODY, ROUND_RING
+from koii_p2p.settlement.layouts import ANCHOR_RECORD_LAYOUT, NOBODY, ROUND_RING, bond
 from koii_p2p.settlement.rpc import RpcClient, SignatureInfo, TransactionRecord
 
 PARALLEL_READS: Final = 8
@@ -51,8 +57,8 @@ class ChainEntry:
 
     `signature` names the transaction (base58), `err` is its error (JSON) or None, `fee` (Roe) is that of the
     whole transaction and None if it could not be read. `signer` is whose will the instruction is: creator,
-    funder, staker; for Settle whoever paid the fee. `fault` says why the entry cannot be believed; then
-    `instruction` may be None.
+    funder, staker; for Settle, Withdraw and CloseStake whoever paid the fee. `fault` says why the entry cannot be
+    believed; then `instruction` may be None.
     """
 
     slot: int
@@ -87,9 +93,40 @@ class HistoryFinding:
     text: str
 
 
+@dataclass(slots=True)
+class ReplayedStake:
+    """One stake as its transactions make it: Roe left, slashes settled, bonds lost, and whether it was asked back.
+
+    `points` has after each change, by slot, what a roster may count and the slashes settled: of each period the last
+    one is a checkpoint of the stake's account.
+    """
+
+    amount: int = 0
+    slash_total: int = 0
+    bonds_lost: int = 0
+    unstaking: bool = False
+    points: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, slot: int) -> None:
+        """Remember it after a change."""
+        self.points[slot] = (0 if self.unstaking else self.amount, self.slash_total)
+
+    def take(self, leaf: Leaf, slot: int) -> None:
+        """Take what the leaf slashes beyond the last time."""
+        due = leaf.slash_total - self.slash_total
+        if due > 0:
+            self.amount -= min(self.amount, due)
+            self.slash_total = leaf.slash_total
+            self.note(slot)
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a task account must hold after a list of transactions. `last_list` is the newest that stands."""
+    """What a task account must hold after a list of transactions. `last_list` is the newest that stands.
+
+    `staked` is what was ever paid into stakes, `stakes` what is left of it by staker, `withdrawn` what was paid
+    back and `bonds` what was lost by those who anchored rejected attempts: all in Roe.
+    """
 
     head: bytes
     anchors: int
@@ -97,6 +134,14 @@ class Replay:
     last_list: AnchoredList | None
     funded: int
     staked: int
+    stakes: dict[bytes, ReplayedStake]
+    withdrawn: int
+    bonds: int
+
+    @property
+    def total_stake(self) -> int:
+        """What all stakes hold together."""
+        return sum(stake.amount for stake in self.stakes.values())
 
 
 async def read_history(
@@ -200,8 +245,10 @@ def _signer_of(instruction: ProgramInstruction, fee_payer: bytes) -> bytes:
             return instruction.terms.creator
         case Fund():
             return instruction.funder
-        case Stake() | AnchorCommitment() | AnchorList() | Veto():
+        case Stake() | RequestUnstake() | AnchorCommitment() | AnchorList() | Veto():
             return instruction.staker
+        case SetActive() | UpdateTask() | Close():
+            return instruction.creator
     return fee_payer
 
 
@@ -217,7 +264,17 @@ def replay(entries: Iterable[ChainEntry]) -> Replay:
     if newest is not None and newest.list_root is not None:
         totals = (newest.reward_total, newest.slash_total)
         last_list = AnchoredList(newest.round, newest.attempt, newest.list_root, *totals, newest.list_slot)
-    return Replay(books.head, books.anchors, books.rounds, last_list, books.funded, books.staked)
+    return Replay(
+        books.head,
+        books.anchors,
+        books.rounds,
+        last_list,
+        books.funded,
+        books.staked,
+        books.stakes,
+        books.withdrawn,
+        books.bonds,
+    )
 
 
 @dataclass(slots=True)
@@ -229,21 +286,36 @@ class _Books:
     rounds: dict[int, AnchoredRound] = field(default_factory=dict)
     funded: int = 0
     staked: int = 0
-    amounts: dict[bytes, int] = field(default_factory=dict)
-    slashed: dict[bytes, int] = field(default_factory=dict)
+    stakes: dict[bytes, ReplayedStake] = field(default_factory=dict)
+    withdrawn: int = 0
+    bonds: int = 0
+    bond: int = 0
 
     def apply(self, instruction: ProgramInstruction, slot: int) -> None:
         match instruction:
+            case CreateTask(terms=terms):
+                self.bond = bond(terms.minimum_stake)
             case Fund(amount=amount):
                 self.funded += amount
             case Stake(staker=staker, amount=amount):
                 self.staked += amount
-                self.amounts[staker] = self.amounts.get(staker, 0) + amount
+                stake = self._stake(staker)
+                stake.amount += amount
+                stake.unstaking = False
+                stake.note(slot)
+            case RequestUnstake(staker=staker):
+                stake = self._stake(staker)
+                stake.unstaking = True
+                stake.note(slot)
             case Settle(leaf=leaf):
-                due = leaf.slash_total - self.slashed.get(leaf.staker, 0)
-                if due > 0:
-                    self.amounts[leaf.staker] = max(0, self.amounts.get(leaf.staker, 0) - due)
-                    self.slashed[leaf.staker] = leaf.slash_total
+                self._stake(leaf.staker).take(leaf, slot)
+            case Withdraw(staker=staker, leaf=shown):
+                stake = self._stake(staker)
+                if shown is not None:
+                    stake.take(shown, slot)
+                self.withdrawn += stake.amount
+                stake.amount, stake.unstaking = 0, False
+                stake.note(slot)
             case AnchorCommitment():
                 self._append(instruction, slot, instruction.digest)
                 self.rounds[instruction.round] = self._committed(instruction, slot)
@@ -252,6 +324,9 @@ class _Books:
                 self.rounds[instruction.round] = self._listed(instruction, slot)
             case Veto():
                 self._veto(instruction, slot)
+
+    def _stake(self, staker: bytes) -> ReplayedStake:
+        return self.stakes.setdefault(staker, ReplayedStake())
 
     def _append(self, anchor: Anchor, slot: int, digest: bytes) -> None:
         self.head = next_head(self.head, anchor, slot, digest)
@@ -279,11 +354,22 @@ class _Books:
         anchored = self.rounds.get(veto.round)
         if anchored is None:
             return  # as above: something is missing
-        against = anchored.veto_stake + self.amounts.get(veto.staker, 0)
-        rejected = 2 * against > sum(self.amounts.values())
+        against = anchored.veto_stake + self._stake(veto.staker).amount
+        rejected = 2 * against > sum(stake.amount for stake in self.stakes.values())
         self.rounds[veto.round] = replace(anchored, veto_stake=against, rejected=rejected)
         if rejected:
             self._append(veto, slot, anchored.list_root or NOBODY)
+            # Who anchored both the commitment and the list loses two bonds.
+            for key in (anchored.commitment_by, anchored.list_by):
+                if key is not None:
+                    self._take_bond(self._stake(key), slot)
+
+    def _take_bond(self, stake: ReplayedStake, slot: int) -> None:
+        lost = min(self.bond, stake.amount)
+        stake.amount -= lost
+        stake.bonds_lost += lost
+        self.bonds += lost
+        stake.note(slot)
 
 
 def next_head(head: bytes, anchor: Anchor, slot: int, digest: bytes) -> bytes:
@@ -339,10 +425,16 @@ def check_history(entries: Sequence[ChainEntry], state: TaskState) -> tuple[Hist
     if replayed.funded != state.funded:
         text = f"The transactions fund {replayed.funded} Roe; the account says {state.funded}."
         findings.append(HistoryFinding(HistoryFault.TOTALS_DIFFER, text))
-    if replayed.staked - state.slashed != state.total_stake:
+    if replayed.total_stake != state.total_stake:
         text = (
-            f"The transactions stake {replayed.staked} Roe, of which {state.slashed} were slashed; "
+            f"The transactions stake {replayed.staked} Roe, of which {replayed.total_stake} are left; "
             f"the account says {state.total_stake} are staked."
+        )
+        findings.append(HistoryFinding(HistoryFault.TOTALS_DIFFER, text))
+    if (replayed.withdrawn, replayed.bonds) != (state.withdrawn, state.bonds):
+        text = (
+            f"The transactions withdraw {replayed.withdrawn} Roe and take {replayed.bonds} in bonds; "
+            f"the account says {state.withdrawn} and {state.bonds}."
         )
         findings.append(HistoryFinding(HistoryFault.TOTALS_DIFFER, text))
     return tuple(findings)

@@ -1,15 +1,15 @@
-"""The settlement program's instructions: how each is encoded, which accounts it takes, and how to read one
-back.
+"""The settlement program's instructions: how each is encoded, and which accounts it takes.
 
 The first byte is the tag; integers are unsigned little-endian without padding. An address that the program
-derives (PDA) has the seeds that `task_address`, `vault_address` and `stake_address` name.
+derives (PDA) has the seeds that `task_address`, `vault_address` and `stake_address` name. `decoding.py` reads
+instructions back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -24,10 +24,10 @@ from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.layouts import (
     AUDIT_LAYOUT,
+    METADATA_BYTES,
     NAME_BYTES,
     PROGRAM_BYTES,
     LayoutError,
-    decode_audit,
     encode_audit,
 )
 
@@ -39,30 +39,22 @@ FIRST_ATTEMPT: Final = 0
 
 
 class Tag(IntEnum):
-    """The first byte of an instruction. Those marked reserved are refused (`RESERVED_TAG`)."""
+    """The first byte of an instruction."""
 
     CREATE_TASK = 0
     FUND = 1
     SET_ACTIVE = 2
-    """Reserved."""
     STAKE = 3
     REQUEST_UNSTAKE = 4
-    """Reserved."""
     WITHDRAW = 5
-    """Reserved."""
     ANCHOR_COMMITMENT = 6
     ANCHOR_LIST = 7
     VETO = 8
     SETTLE = 9
     CLOSE = 10
-    """Reserved."""
     UPDATE_TASK = 11
-    """Reserved."""
+    CLOSE_STAKE = 12
 
-
-RESERVED_TAGS: Final = frozenset(
-    {Tag.SET_ACTIVE, Tag.REQUEST_UNSTAKE, Tag.WITHDRAW, Tag.CLOSE, Tag.UPDATE_TASK}
-)
 
 CREATE_TASK_FORMAT: Final = struct.Struct(f"<BQ{NAME_BYTES}s{PROGRAM_BYTES}s6Q2H{AUDIT_LAYOUT.size}s")
 FUND_FORMAT: Final = struct.Struct("<BQ")
@@ -71,7 +63,11 @@ ANCHOR_COMMITMENT_FORMAT: Final = struct.Struct("<BBQ32s")
 ANCHOR_LIST_FORMAT: Final = struct.Struct("<BBQ32sQQ")
 VETO_FORMAT: Final = struct.Struct("<BBQ")
 SETTLE_FORMAT: Final = struct.Struct(f"<BQ{LEAF_BYTES}sIB")
-"""Followed by the siblings, 32 bytes each, from the leaf upwards."""
+"""Followed by the siblings, 32 bytes each, from the leaf upwards. Withdraw has the same, or its tag alone."""
+SET_ACTIVE_FORMAT: Final = struct.Struct("<BB")
+UPDATE_TASK_FORMAT: Final = struct.Struct(f"<B{METADATA_BYTES}s")
+TAG_FORMAT: Final = struct.Struct("<B")
+"""RequestUnstake, Withdraw without a leaf, Close and CloseStake have no data but their tag."""
 
 
 class InstructionError(ValueError):
@@ -151,7 +147,77 @@ class Settle:
     beneficiary: bytes
 
 
-ProgramInstruction: TypeAlias = CreateTask | Fund | Stake | AnchorCommitment | AnchorList | Veto | Settle
+@dataclass(frozen=True, slots=True)
+class RequestUnstake:
+    """The stake of `staker` is asked back."""
+
+    task: bytes
+    staker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The stake of `staker` to its `beneficiary`, with its leaf of the newest settled list (`round`) or without."""
+
+    task: bytes
+    staker: bytes
+    beneficiary: bytes
+    round: int = 0
+    leaf: Leaf | None = None
+    proof: Proof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetActive:
+    """The creator lets the task go on, or end."""
+
+    task: bytes
+    creator: bytes
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTask:
+    """What the creator says of the task now, and which one takes over."""
+
+    task: bytes
+    creator: bytes
+    metadata: str
+    successor: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The end of a task; what is left goes to its creator."""
+
+    task: bytes
+    creator: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStake:
+    """The rent of a stake account at `stake` of a closed task, to its beneficiary."""
+
+    task: bytes
+    stake: bytes
+    beneficiary: bytes
+
+
+ProgramInstruction: TypeAlias = (
+    CreateTask
+    | Fund
+    | Stake
+    | AnchorCommitment
+    | AnchorList
+    | Veto
+    | Settle
+    | RequestUnstake
+    | Withdraw
+    | SetActive
+    | UpdateTask
+    | Close
+    | CloseStake
+)
 
 
 @lru_cache(maxsize=4096)
@@ -281,13 +347,24 @@ def anchor_list(
 
 
 def veto(
-    task: bytes, staker: bytes, round: int, attempt: int, *, program_id: bytes = PROGRAM_ID
+    task: bytes,
+    staker: bytes,
+    round: int,
+    attempt: int,
+    committer: bytes,
+    lister: bytes | None,
+    *,
+    program_id: bytes = PROGRAM_ID,
 ) -> Instruction:
-    """Veto, signed by a staker. Its accounts are those of AnchorCommitment, but the stake changes."""
+    """Veto, signed by a staker. `committer` and `lister` (None without a list) anchored the attempt: their stakes are
+    passed because the veto that rejects it takes their bonds."""
     accounts = [
         _account(staker, signer=True),
         _account(task, writable=True),
         _account(stake_address(task, staker, program_id), writable=True),
+        _account(vault_address(task, program_id), writable=True),
+        _account(stake_address(task, committer, program_id), writable=True),
+        _account(stake_address(task, lister or committer, program_id), writable=True),
     ]
     return Instruction(Pubkey(program_id), _pack(VETO_FORMAT, Tag.VETO, attempt, round), accounts)
 
@@ -310,108 +387,108 @@ def settle(
 
     Raises `InstructionError` if the proof is deeper than `PROOF_SIBLINGS`.
     """
-    if len(proof.siblings) > PROOF_SIBLINGS:
-        raise InstructionError(f"Settle takes at most {PROOF_SIBLINGS} siblings, not {len(proof.siblings)}.")
-    data = _pack(SETTLE_FORMAT, Tag.SETTLE, round, leaf.encode(), proof.directions, len(proof.siblings))
-    data += b"".join(_key(sibling) for sibling in proof.siblings)
     accounts = [
         _account(task, writable=True),
         _account(vault_address(task, program_id), writable=True),
         _account(stake_address(task, leaf.staker, program_id), writable=True),
         _account(beneficiary, writable=pay),
     ]
+    return Instruction(Pubkey(program_id), _with_leaf(Tag.SETTLE, round, leaf, proof), accounts)
+
+
+def request_unstake(task: bytes, staker: bytes, *, program_id: bytes = PROGRAM_ID) -> Instruction:
+    """RequestUnstake, signed by the staker."""
+    accounts = [
+        _account(staker, signer=True),
+        _account(task, writable=True),
+        _account(stake_address(task, staker, program_id), writable=True),
+    ]
+    return Instruction(Pubkey(program_id), _pack(TAG_FORMAT, Tag.REQUEST_UNSTAKE), accounts)
+
+
+def withdraw(
+    task: bytes,
+    staker: bytes,
+    beneficiary: bytes,
+    round: int = 0,
+    leaf: Leaf | None = None,
+    proof: Proof | None = None,
+    *,
+    program_id: bytes = PROGRAM_ID,
+) -> Instruction:
+    """Withdraw, with the leaf of the newest settled list, that of `round`, and its proof, or without a leaf.
+
+    Anyone may send it, and nobody but the fee payer signs.
+
+    Raises `InstructionError` if there is a leaf without a proof, or the proof is deeper than `PROOF_SIBLINGS`.
+    """
+    if (leaf is None) is not (proof is None):
+        raise InstructionError("A leaf needs its proof, and a proof its leaf.")
+    data = _pack(TAG_FORMAT, Tag.WITHDRAW)
+    if leaf is not None and proof is not None:
+        data = _with_leaf(Tag.WITHDRAW, round, leaf, proof)
+    accounts = [
+        _account(staker),
+        _account(task, writable=True),
+        _account(vault_address(task, program_id), writable=True),
+        _account(stake_address(task, staker, program_id), writable=True),
+        _account(beneficiary, writable=True),
+    ]
     return Instruction(Pubkey(program_id), data, accounts)
 
 
-def decode_instruction(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    """Read back an instruction from its data and account addresses.
+def set_active(task: bytes, creator: bytes, active: bool, *, program_id: bytes = PROGRAM_ID) -> Instruction:
+    """SetActive, signed by the creator."""
+    accounts = [_account(creator, signer=True), _account(task, writable=True)]
+    return Instruction(Pubkey(program_id), _pack(SET_ACTIVE_FORMAT, Tag.SET_ACTIVE, active), accounts)
 
-    Raises `InstructionError` for a reserved or unknown tag, a wrong length, or a wrong number of accounts.
+
+def update_task(
+    task: bytes,
+    creator: bytes,
+    metadata: str,
+    successor: bytes | None = None,
+    *,
+    program_id: bytes = PROGRAM_ID,
+) -> Instruction:
+    """UpdateTask, signed by the creator; the task itself stands for no successor.
+
+    Raises `InstructionError` if the text does not fit.
     """
-    try:
-        tag = Tag(data[0])
-    except (IndexError, ValueError) as error:
-        raise InstructionError(f"The instruction {data[:1].hex() or 'without data'} is not known.") from error
-    if tag in RESERVED_TAGS:
-        raise InstructionError(f"The instruction {tag.name} is reserved.")
-    try:
-        return _DECODERS[tag](data, accounts)
-    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise InstructionError(f"This is not a {tag.name} instruction: {error}") from error
+    text = metadata.encode()
+    if len(text) > METADATA_BYTES:
+        raise InstructionError(f"A task's metadata has at most {METADATA_BYTES} bytes, not {len(text)}.")
+    accounts = [_account(creator, signer=True), _account(task, writable=True), _account(successor or task)]
+    return Instruction(Pubkey(program_id), _pack(UPDATE_TASK_FORMAT, Tag.UPDATE_TASK, text), accounts)
 
 
-def _decode_create_task(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    creator, task, _, _ = accounts
-    _, nonce, name, program, s0, rt, sw, aw, bounty, minimum, bps, failed, audit = CREATE_TASK_FORMAT.unpack(
-        data
-    )
-    terms = TaskTerms(
-        task=task,
-        creator=creator,
-        name=name.rstrip(b"\0").decode(),
-        program=program.rstrip(b"\0").decode(),
-        starting_slot=s0,
-        round_time=rt,
-        submission_window=sw,
-        audit_window=aw,
-        bounty_per_round=bounty,
-        minimum_stake=minimum,
-        slash_basis_points=bps,
-        allowed_failed_distributions=failed,
-        audit=decode_audit(audit),
-    )
-    return CreateTask(terms, nonce)
+def close(task: bytes, creator: bytes, *, program_id: bytes = PROGRAM_ID) -> Instruction:
+    """Close, signed by the creator, who gets what is left."""
+    accounts = [
+        _account(creator, signer=True, writable=True),
+        _account(task, writable=True),
+        _account(vault_address(task, program_id), writable=True),
+    ]
+    return Instruction(Pubkey(program_id), _pack(TAG_FORMAT, Tag.CLOSE), accounts)
 
 
-def _decode_fund(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    funder, task, _, _ = accounts
-    _, amount = FUND_FORMAT.unpack(data)
-    return Fund(task, funder, amount)
+def close_stake(
+    task: bytes, staker: bytes, beneficiary: bytes, *, program_id: bytes = PROGRAM_ID
+) -> Instruction:
+    """CloseStake; anyone may send it, and nobody but the fee payer signs."""
+    accounts = [
+        _account(task),
+        _account(stake_address(task, staker, program_id), writable=True),
+        _account(beneficiary, writable=True),
+    ]
+    return Instruction(Pubkey(program_id), _pack(TAG_FORMAT, Tag.CLOSE_STAKE), accounts)
 
 
-def _decode_stake(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    payer, staker, task, _, _ = accounts
-    _, amount, beneficiary = STAKE_FORMAT.unpack(data)
-    return Stake(task, payer, staker, beneficiary, amount)
-
-
-def _decode_anchor_commitment(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    staker, task, _ = accounts
-    _, attempt, round, digest = ANCHOR_COMMITMENT_FORMAT.unpack(data)
-    return AnchorCommitment(task, staker, round, attempt, digest)
-
-
-def _decode_anchor_list(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    staker, task, _, _ = accounts
-    _, attempt, round, root, reward_total, slash_total = ANCHOR_LIST_FORMAT.unpack(data)
-    return AnchorList(task, staker, round, attempt, root, reward_total, slash_total)
-
-
-def _decode_veto(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    staker, task, _ = accounts
-    _, attempt, round = VETO_FORMAT.unpack(data)
-    return Veto(task, staker, round, attempt)
-
-
-def _decode_settle(data: bytes, accounts: Sequence[bytes]) -> ProgramInstruction:
-    task, _, _, beneficiary = accounts
-    _, round, leaf, directions, count = SETTLE_FORMAT.unpack_from(data)
-    siblings = data[SETTLE_FORMAT.size :]
-    if len(siblings) != 32 * count or count > PROOF_SIBLINGS:
-        raise InstructionError("the siblings do not have the length they claim")
-    proof = Proof(tuple(siblings[32 * i : 32 * i + 32] for i in range(count)), directions)
-    return Settle(task, round, Leaf.decode(leaf), proof, beneficiary)
-
-
-_DECODERS: Final[dict[Tag, Callable[[bytes, Sequence[bytes]], ProgramInstruction]]] = {
-    Tag.CREATE_TASK: _decode_create_task,
-    Tag.FUND: _decode_fund,
-    Tag.STAKE: _decode_stake,
-    Tag.ANCHOR_COMMITMENT: _decode_anchor_commitment,
-    Tag.ANCHOR_LIST: _decode_anchor_list,
-    Tag.VETO: _decode_veto,
-    Tag.SETTLE: _decode_settle,
-}
+def _with_leaf(tag: Tag, round: int, leaf: Leaf, proof: Proof) -> bytes:
+    if len(proof.siblings) > PROOF_SIBLINGS:
+        raise InstructionError(f"A proof has at most {PROOF_SIBLINGS} siblings, not {len(proof.siblings)}.")
+    data = _pack(SETTLE_FORMAT, tag, round, leaf.encode(), proof.directions, len(proof.siblings))
+    return data + b"".join(_key(sibling) for sibling in proof.siblings)
 
 
 def _anchor_accounts(task: bytes, staker: bytes, program_id: bytes) -> list[AccountMeta]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnchoredList",
     "AnchoredRound",
+    "ClosedTaskState",
     "CreatedTask",
     "Receipt",
     "Settlement",
@@ -74,7 +75,8 @@ class TaskState:
     """A task as K2 holds it now.
 
     `vault` is what the vault can pay (above its rent); `funded`, `paid`, `slashed` and `forgiven` are sums
-    since the task began; `total_stake` is what all stake accounts hold together: all in Roe. `head` is the
+    since the task began, as `withdrawn` (stakes paid back) and `bonds` (taken from those who anchored what was
+    rejected); `total_stake` is what all stake accounts hold together: all in Roe. `head` is the
     SHA-256 chain over all `anchors` ever accepted: commitments, lists and rejections. `rounds` holds the newest rounds
     (16 with the program), by round.
     """
@@ -96,6 +98,29 @@ class TaskState:
     """The anchored list of the highest round that was not rejected; its audit may still be open."""
     settled_list: AnchoredList | None
     """The newest list that was past its audit when a round was first committed to last; it may be `last_list`."""
+    active: bool = True
+    """Whether the task takes stakes and goes on with new rounds."""
+    idle: tuple[int, int | None] | None = None
+    """The rounds [first, end) that are not committed to, since their work would have begun while the task was inactive;
+    end is None while it is. None if there are none."""
+    withdrawn: int = 0
+    bonds: int = 0
+    successor: bytes | None = None
+    """The task that the creator names as the one that takes over."""
+    metadata: str = ""
+    updated_slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedTaskState:
+    """What K2 keeps of a closed task: enough to prove its history, and so that its address is never used again."""
+
+    creator: bytes
+    nonce: int
+    head: bytes
+    anchors: int
+    closed_slot: int
+    successor: bytes | None
 
 
 class Settlement(Protocol):
@@ -138,6 +163,44 @@ class Settlement(Protocol):
 
     async def stake(self, task: bytes, amount: int, beneficiary: bytes) -> Receipt:
         """Stake `amount` of the payer for the staking key, or add it; rewards go to `beneficiary`."""
+        ...
+
+    async def unstake(self, task: bytes) -> Receipt:
+        """Ask the staking key's stake back: from the next period on it is in no roster, and the lock begins."""
+        ...
+
+    async def withdraw(
+        self,
+        task: bytes,
+        staker: bytes,
+        beneficiary: bytes,
+        round: int = 0,
+        leaf: Leaf | None = None,
+        proof: Proof | None = None,
+    ) -> Receipt:
+        """Pay a stake that was asked back out to its beneficiary, when the lock is over. Anyone may.
+
+        `leaf` and `proof` are those of the newest settled list, which is that of `round`: what it slashes is taken
+        first. Without a leaf only a stake leaves that no list names, or after the task was abandoned. Rewards are
+        not paid by it: settle them before or after.
+        """
+        ...
+
+    async def set_active(self, task: bytes, active: bool) -> Receipt:
+        """The payer's task goes on (True), or takes no stakes and no rounds after the one that is worked on now."""
+        ...
+
+    async def update(self, task: bytes, metadata: str, successor: bytes | None = None) -> Receipt:
+        """Replace what the payer's task says of itself (at most 64 bytes of text) and the task that takes over."""
+        ...
+
+    async def close(self, task: bytes) -> Receipt:
+        """Close the payer's task, if nobody has a stake or a claim left; the rest of the vault and the rent are paid
+        back to the payer."""
+        ...
+
+    async def close_stake(self, task: bytes, staker: bytes, beneficiary: bytes) -> Receipt:
+        """Pay the rent of a stake account of a closed task back to its beneficiary. Anyone may."""
         ...
 
     async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:

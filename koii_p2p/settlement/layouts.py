@@ -15,11 +15,12 @@ from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.audit_rules import AuditRules, Profile, RulesError, Weights
 from koii_p2p.rounds.roster import Checkpoint, StakeHistory
 from koii_p2p.rounds.terms import TaskTerms, TermsError
-from koii_p2p.settlement.interface import AnchoredList, StakeAccount, TaskState
+from koii_p2p.settlement.interface import AnchoredList, ClosedTaskState, StakeAccount, TaskState
 
 TASK_MAGIC: Final = b"K2TASK01"
 VAULT_MAGIC: Final = b"K2VALT01"
 STAKE_MAGIC: Final = b"K2STAK01"
+CLOSED_MAGIC: Final = b"K2GONE01"
 
 ROUND_RING: Final = 16
 """Rounds that a task account remembers in full; a round's slot in the ring is `round % ROUND_RING`."""
@@ -27,12 +28,22 @@ CHECKPOINT_RING: Final = 8
 """Stake changes that a stake account remembers: at most one per period, so never fewer than eight periods."""
 NAME_BYTES: Final = 24
 PROGRAM_BYTES: Final = 64
+METADATA_BYTES: Final = 64
 LAST_ATTEMPT: Final = ROUND_RING - 1
-"""A later attempt would lose its place in the ring to another round, and could not be vetoed."""
-NOBODY: Final = bytes(32)
-"""Where no key is written; it is nobody's, since no signature can be made with it."""
 """The last attempt that a round can have, whatever its terms allow: when the audit of this one's list is over, the
 round's place in the ring goes to a later round. A list without its place could not be vetoed."""
+NOBODY: Final = bytes(32)
+"""Where no key is written; it is nobody's, since no signature can be made with it."""
+
+LOCK_PERIODS: Final = 3
+"""Round times that a stake stays locked after it was asked back, at least (Koii docs: three rounds)."""
+ESCAPE_PERIODS: Final = 64
+"""Round times without any anchored list after which a task counts as abandoned."""
+BOND_DIVISOR: Final = 10
+"""A bond is the task's minimum stake divided by this, rounded down: see docs/settlement.md."""
+NEVER: Final = (1 << 64) - 1
+"""The round until which an inactive task is idle."""
+
 ROUND_EMPTY: Final = 0
 ROUND_COMMITTED: Final = 1
 ROUND_LISTED: Final = 2
@@ -213,7 +224,7 @@ TASK_LAYOUT: Final = _layout(
     ("paid", "u64"),  # rewards ever paid out by Settle
     ("slashed", "u64"),  # slashes ever moved from stakes into the vault
     ("forgiven", "u64"),  # slashes that a stake no longer covered
-    ("total_stake", "u64"),
+    ("total_stake", "u64"),  # in all stake accounts, also where it was asked back
     ("stakers", "u64"),  # stake accounts ever opened
     # anchors
     ("head", "key"),  # SHA-256 chain over every anchor, see ANCHOR_RECORD_LAYOUT
@@ -224,13 +235,26 @@ TASK_LAYOUT: Final = _layout(
         "bytes",
         LIST_LAYOUT.size,
     ),  # the newest one past its audit when a round was begun last
-    ("reserved", "reserved", 560),  # task update, migration, close
+    ("withdrawn", "u64"),  # ever paid back by Withdraw, Roe
+    ("bonds", "u64"),  # ever moved from stakes into the vault because an attempt was rejected, Roe
+    # what the creator said last
+    ("idle_from", "u64"),  # from this round on, and
+    ("idle_until", "u64"),  # before this one, rounds are not committed to; NEVER while the task is inactive
+    ("updated_slot", "u64"),  # 0: never
+    ("successor", "key"),  # the task that takes over, zero if none
+    ("metadata", "text", METADATA_BYTES),
+    ("reserved", "reserved", 424),
     ("rounds", "bytes", ROUND_RING * ROUND_LAYOUT.size),
 )
 
 VAULT_LAYOUT: Final = _layout("vault", ("magic", "bytes", 8), ("task", "key"))
 
-CHECKPOINT_LAYOUT: Final = _layout("checkpoint", ("slot", "u64"), ("stake", "u64"), ("slash_total", "u64"))
+CHECKPOINT_LAYOUT: Final = _layout(
+    "checkpoint",
+    ("slot", "u64"),
+    ("stake", "u64"),  # what a roster may count: 0 from the slot on in which the stake was asked back
+    ("slash_total", "u64"),
+)
 
 STAKE_LAYOUT: Final = _layout(
     "stake",
@@ -244,14 +268,29 @@ STAKE_LAYOUT: Final = _layout(
     ("amount", "u64"),  # Roe held by this account above its rent
     ("reward_total", "u64"),  # rewards paid so far: the part of the leaf that is settled
     ("slash_total", "u64"),  # slashes settled so far, taken or forgiven
-    ("unstake_slot", "u64"),  # 0: no request
+    ("unstake_slot", "u64"),  # when the stake was asked back; 0: no request
     ("created_slot", "u64"),
     ("checkpoint_count", "u64"),  # entries ever begun; the newest is at (count - 1) % CHECKPOINT_RING
     # Lists that are audited in the same slots differ in their attempt, so these two name every veto of that time.
     ("veto_window", "u64"),  # round + attempt + 1 of the last vetoed list, 0: none
     ("vetoes", "u64"),  # bit k: the list of attempt k in that window
-    ("reserved", "reserved", 80),  # lock
+    ("reserved", "reserved", 80),
     ("checkpoints", "bytes", CHECKPOINT_RING * CHECKPOINT_LAYOUT.size),
+)
+
+CLOSED_TASK_LAYOUT: Final = _layout(
+    # What remains of a task's account: its address is not used again, and its history can still be proved.
+    "closed_task",
+    ("magic", "bytes", 8),
+    ("version", "u8"),
+    ("bump", "u8"),
+    ("reserved_flags", "reserved", 6),
+    ("creator", "key"),
+    ("nonce", "u64"),
+    ("head", "key"),
+    ("anchors", "u64"),
+    ("closed_slot", "u64"),
+    ("successor", "key"),
 )
 
 ANCHOR_RECORD_LAYOUT: Final = _layout(
@@ -276,6 +315,7 @@ LAYOUTS: Final = (
     VAULT_LAYOUT,
     STAKE_LAYOUT,
     CHECKPOINT_LAYOUT,
+    CLOSED_TASK_LAYOUT,
     ANCHOR_RECORD_LAYOUT,
 )
 VERSION: Final = 1
@@ -306,7 +346,64 @@ def decode_task(address: bytes, data: bytes, *, vault: int) -> TaskState:
         rounds=_decode_rounds(data),
         last_list=_decode_list(data, "newest_list"),
         settled_list=_decode_list(data, "settled_list"),
+        active=_decode_flag(values, "active"),
+        idle=_decode_idle(values),
+        withdrawn=values.integer("withdrawn"),
+        bonds=values.integer("bonds"),
+        successor=values.raw("successor") if values.raw("successor") != NOBODY else None,
+        # The program does not ask for UTF-8, and what a creator says later must not make its task unreadable.
+        metadata=values.raw("metadata").rstrip(b"\0").decode(errors="replace"),
+        updated_slot=values.integer("updated_slot") or None,
     )
+
+
+def decode_closed_task(data: bytes) -> ClosedTaskState:
+    """Decode what remains of a closed task. Raises `LayoutError` for anything that the program cannot have written."""
+    if len(data) != CLOSED_TASK_LAYOUT.size:
+        raise LayoutError(f"A closed task has {CLOSED_TASK_LAYOUT.size} bytes, not {len(data)}.")
+    values = CLOSED_TASK_LAYOUT.values(data)
+    _check_header(values, CLOSED_MAGIC)
+    return ClosedTaskState(
+        creator=values.raw("creator"),
+        nonce=values.integer("nonce"),
+        head=values.raw("head"),
+        anchors=values.integer("anchors"),
+        closed_slot=values.integer("closed_slot"),
+        successor=values.raw("successor") if values.raw("successor") != NOBODY else None,
+    )
+
+
+def bond(minimum_stake: int) -> int:
+    """What each of those who anchored an attempt loses of its stake if the attempt is rejected, in Roe."""
+    return minimum_stake // BOND_DIVISOR
+
+
+def unlock_slot(state: TaskState, unstake_slot: int) -> int:
+    """The first slot in which a stake that was asked back in `unstake_slot` is unlocked, by what is settled in `state`.
+
+    The program's rule (`check_unlocked` in `leaves.h`) without vetoes and bonds: three round times, and as long as the
+    newest settled list that K2 keeps is of a round before the request, until the last attempt of the round of the
+    request is past its audit. A list that settles later can bring it forward.
+    """
+    clock, terms = state.terms.clock, state.terms
+    soonest = unstake_slot + LOCK_PERIODS * terms.round_time
+    period = clock.period(unstake_slot)
+    newest = newest_settled(state, soonest)
+    if period < 0 or (newest is not None and newest.round >= period):
+        return soonest
+    return max(soonest, clock.settles_at(period, terms.allowed_failed_distributions))
+
+
+def newest_settled(state: TaskState, slot: int) -> AnchoredList | None:
+    """The newest list that is past its audit at `slot`: whose leaf Withdraw takes. None if there is none."""
+    clock = state.terms.clock
+    final = [] if state.settled_list is None else [state.settled_list]
+    for one in state.rounds.values():
+        if one.list_root is None or one.rejected or slot < clock.settles_at(one.round, one.attempt):
+            continue
+        totals = (one.reward_total, one.slash_total)
+        final.append(AnchoredList(one.round, one.attempt, one.list_root, *totals, one.list_slot))
+    return max(final, key=lambda one: one.round, default=None)
 
 
 def decode_stake(data: bytes) -> StakeAccount:
@@ -331,6 +428,19 @@ def decode_stake(data: bytes) -> StakeAccount:
             reward_paid=reward_total,
         ),
     )
+
+
+def _decode_flag(values: Values, name: str) -> bool:
+    if values.integer(name) > 1:
+        raise LayoutError(f"{values.layout.name}.{name} is neither 0 nor 1.")
+    return values.integer(name) == 1
+
+
+def _decode_idle(values: Values) -> tuple[int, int | None] | None:
+    first, end = values.integer("idle_from"), values.integer("idle_until")
+    if (end == NEVER) is (values.integer("active") == 1):
+        raise LayoutError("The task account contradicts itself about being active.")
+    return None if first >= end else (first, None if end == NEVER else end)
 
 
 def _check_header(values: Values, magic: bytes) -> None:

@@ -8,11 +8,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from solders.compute_budget import set_compute_unit_limit
-from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.keypair import Keypair
-from solders.message import Message
-from solders.transaction import Transaction
 
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
@@ -23,20 +20,24 @@ from koii_p2p.rounds.roster import StakeHistory
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement import history
 from koii_p2p.settlement import instructions as encode
+from koii_p2p.settlement.carrier import Carrier
 from koii_p2p.settlement.history import ChainEntry
 from koii_p2p.settlement.instructions import PROGRAM_ID, InstructionError
-from koii_p2p.settlement.interface import CreatedTask, Receipt, StakeAccount, TaskState
+from koii_p2p.settlement.interface import ClosedTaskState, CreatedTask, Receipt, StakeAccount, TaskState
 from koii_p2p.settlement.layouts import (
+    CLOSED_TASK_LAYOUT,
     STAKE_LAYOUT,
     STAKE_MAGIC,
     VAULT_LAYOUT,
     LayoutError,
+    decode_closed_task,
     decode_stake,
     decode_task,
 )
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
     AlreadyVetoed,
+    ClosedTask,
     DamagedAccount,
     PayerShort,
     ProgramError,
@@ -44,12 +45,10 @@ from koii_p2p.settlement.refusals import (
     UnknownTask,
     program_error,
 )
-from koii_p2p.settlement.rpc import DataSize, Memcmp, RpcClient, TransactionExpired, TransactionFailed
+from koii_p2p.settlement.rpc import DataSize, Memcmp, RpcClient, TransactionFailed
 
 COMPUTE_UNITS: Final = 200_000
 """Far above what any instruction takes (about 15 000), because finding an address takes 1500 per try."""
-SIGNING_ATTEMPTS: Final = 3
-"""How often a transaction is signed anew after its blockhash expired unseen."""
 EMPTY_KEY: Final = bytes(32)
 
 _SYSTEM_SHORT_OF_ROE: Final = 1  # the system program's ResultWithNegativeLamports
@@ -62,13 +61,8 @@ _NOTHING_LEFT_TO_DO: Final[dict[ProgramError, type[ProgramRefused]]] = {
 _INSTRUCTION_INDEX: Final = 1  # behind the compute budget
 
 
-class ProgramSettlement:
-    """`Settlement` over the program. `payer` (the main wallet) pays fees and stakes; `staker` signs for the
-    node.
-
-    Both are secret keys of this process; without a `staker`, staking and anchoring raise
-    `ConfigurationError`.
-    """
+class ProgramSettlement(Carrier):
+    """`Settlement` over the program; see `Carrier` for the keys."""
 
     def __init__(
         self,
@@ -79,52 +73,25 @@ class ProgramSettlement:
         program_id: bytes = PROGRAM_ID,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._rpc = rpc
-        self._payer = _keypair(payer)
-        self._staker = None if staker is None else _keypair(staker)
+        super().__init__(rpc, payer, staker)
         self._program_id = program_id
         self._limits = limits
-        self._genesis: bytes | None = None
         self._vault_rent: int | None = None
         # Two transactions with the same instructions and blockhash would be one and the same to the chain:
         # each gets another compute limit. It starts anywhere, so that processes with one payer do not meet
         # either.
         self._unique = itertools.count(random.SystemRandom().randrange(100_000))
 
-    @property
-    def payer(self) -> bytes:
-        """The 32-byte key that pays."""
-        return bytes(self._payer.pubkey())
-
-    @property
-    def staker(self) -> bytes | None:
-        """The 32-byte staking key, if there is one."""
-        return None if self._staker is None else bytes(self._staker.pubkey())
-
-    # -- reading
-
-    async def genesis(self) -> bytes:
-        """The cluster's genesis hash (32 bytes); asked for once."""
-        if self._genesis is None:
-            self._genesis = await self._rpc.get_genesis_hash()
-        return self._genesis
-
-    async def slot(self) -> int:
-        """The current slot, as new as the node knows it."""
-        return await self._rpc.get_slot("processed")
-
-    async def blockhash_after(self, slot: int) -> tuple[int, bytes] | None:
-        """Slot and blockhash of the first confirmed block at or after `slot`, or None while there is none."""
-        return await self._rpc.get_first_block(slot)
-
     async def task_state(self, task: bytes) -> TaskState:
-        """The task and its vault, read in one call. Raises `UnknownTask`, or `DamagedAccount`."""
+        """The task and its vault, read in one call. Raises `UnknownTask`, `ClosedTask`, or `DamagedAccount`."""
         if self._vault_rent is None:
             self._vault_rent = await self._rpc.get_minimum_balance_for_rent_exemption(VAULT_LAYOUT.size)
         vault_address = encode.vault_address(task, self._program_id)
         account, vault = await self._rpc.get_multiple_accounts([task, vault_address])
         if account is None or account.owner != self._program_id:
             raise UnknownTask(task)
+        if len(account.data) == CLOSED_TASK_LAYOUT.size:
+            raise ClosedTask(task, _closed(task, account.data))
         if vault is None or vault.owner != self._program_id:
             raise DamagedAccount(vault_address, "The task has no vault.")
         try:
@@ -209,6 +176,54 @@ class ProgramSettlement:
         )
         return await self._send("stake", instruction, staker)
 
+    async def unstake(self, task: bytes) -> Receipt:
+        """Ask the staking key's stake back."""
+        staker = self._require_staker()
+        instruction = encode.request_unstake(task, bytes(staker.pubkey()), program_id=self._program_id)
+        return await self._send("ask the stake back", instruction, staker)
+
+    async def withdraw(
+        self,
+        task: bytes,
+        staker: bytes,
+        beneficiary: bytes,
+        round: int = 0,
+        leaf: Leaf | None = None,
+        proof: Proof | None = None,
+    ) -> Receipt:
+        """Pay a stake that was asked back out to its beneficiary, after what its newest leaf slashes."""
+        instruction = encode.withdraw(
+            task, staker, beneficiary, round, leaf, proof, program_id=self._program_id
+        )
+        return await self._send("withdraw the stake", instruction)
+
+    async def set_active(self, task: bytes, active: bool) -> Receipt:
+        """Let the payer's task go on, or end with the round that is worked on now."""
+        instruction = encode.set_active(task, self.payer, active, program_id=self._program_id)
+        return await self._send("make the task active" if active else "make the task inactive", instruction)
+
+    async def update(self, task: bytes, metadata: str, successor: bytes | None = None) -> Receipt:
+        """Replace the metadata and successor of the payer's task. Raises `ConfigurationError` for too long a text."""
+        try:
+            instruction = encode.update_task(
+                task, self.payer, metadata, successor, program_id=self._program_id
+            )
+        except InstructionError as error:
+            raise ConfigurationError(
+                "The task cannot be updated.", str(error), "Give a shorter text, such as a CID."
+            ) from error
+        return await self._send("update the task", instruction)
+
+    async def close(self, task: bytes) -> Receipt:
+        """Close the payer's task; the rest of the vault and the rent are paid back to the payer."""
+        instruction = encode.close(task, self.payer, program_id=self._program_id)
+        return await self._send("close the task", instruction)
+
+    async def close_stake(self, task: bytes, staker: bytes, beneficiary: bytes) -> Receipt:
+        """Pay the rent of a stake account of a closed task back to its beneficiary."""
+        instruction = encode.close_stake(task, staker, beneficiary, program_id=self._program_id)
+        return await self._send("close the stake account", instruction)
+
     async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:
         """Anchor the commitment of a round's attempt. Raises `AlreadyAnchored` if it has one."""
         staker = self._require_staker()
@@ -235,9 +250,18 @@ class ProgramSettlement:
         return await self._send(f"anchor the list of {_named(round, attempt)}", instruction, staker)
 
     async def veto(self, task: bytes, round: int, attempt: int) -> Receipt:
-        """Put the staking key's stake against a list. Raises `AlreadyVetoed` if nothing is left to do."""
+        """Put the staking key's stake against a list. Raises `AlreadyVetoed` if nothing is left to do.
+
+        The task is read first: the veto names the stakes of those who anchored the attempt.
+        """
         staker = self._require_staker()
-        instruction = encode.veto(task, bytes(staker.pubkey()), round, attempt, program_id=self._program_id)
+        anchored = (await self.task_state(task)).rounds.get(round)
+        # Without an anchored round K2 names the reason; whose stakes are passed does not matter then.
+        committer = bytes(staker.pubkey()) if anchored is None else anchored.commitment_by
+        lister = None if anchored is None else anchored.list_by
+        instruction = encode.veto(
+            task, bytes(staker.pubkey()), round, attempt, committer, lister, program_id=self._program_id
+        )
         return await self._send(f"veto the list of {_named(round, attempt)}", instruction, staker)
 
     async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:
@@ -265,53 +289,23 @@ class ProgramSettlement:
                     raise error from None
                 raise
 
-    def _require_staker(self) -> Keypair:
-        if self._staker is None:
-            raise ConfigurationError(
-                "This needs the staking key.",
-                "Only the main wallet was given.",
-                "Give the node's staking key file.",
-            )
-        return self._staker
-
     async def _send(self, action: str, instruction: Instruction, *signers: Keypair) -> Receipt:
-        for attempt in range(1, SIGNING_ATTEMPTS + 1):
-            try:
-                return await self._sign_and_send(action, instruction, signers)
-            except TransactionExpired:
-                if attempt == SIGNING_ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
-
-    async def _sign_and_send(
-        self, action: str, instruction: Instruction, signers: tuple[Keypair, ...]
-    ) -> Receipt:
-        blockhash, last_height = await self._rpc.get_latest_blockhash()
         budget = set_compute_unit_limit(COMPUTE_UNITS + next(self._unique) % 100_000)
-        message = Message.new_with_blockhash([budget, instruction], self._payer.pubkey(), Hash(blockhash))
-        distinct = {bytes(key.pubkey()): key for key in (self._payer, *signers)}
-        transaction = Transaction(list(distinct.values()), message, Hash(blockhash))
         try:
-            landed = await self._rpc.send_and_confirm(bytes(transaction), last_valid_block_height=last_height)
+            return await self._sender.send(action, [budget, instruction], *signers)
         except TransactionFailed as failure:
             raise self._refusal(action, failure) from failure
-        return Receipt(landed.signature, landed.slot, landed.fee)
 
     def _refusal(self, action: str, failure: TransactionFailed) -> ChainError:
         code = _custom_code(failure.err)
         error = None if code is None else program_error(code)
         if error is not None:
             return _NOTHING_LEFT_TO_DO.get(error, ProgramRefused)(action, error)
-        if code == _SYSTEM_SHORT_OF_ROE or failure.err in _PAYER_SHORT:
+        if code == _SYSTEM_SHORT_OF_ROE:
             return PayerShort(action, self.payer)
         return failure
 
 
-_PAYER_SHORT: Final = (
-    "AccountNotFound",
-    "InsufficientFundsForFee",
-    {"InsufficientFundsForRent": {"account_index": 0}},
-)
 _UNPAYABLE: Final = frozenset(
     {
         ProgramError.BENEFICIARY_BELOW_RENT,
@@ -339,5 +333,8 @@ def _custom_code(err: Any) -> int | None:
     return None
 
 
-def _keypair(key: Keypair | SecretKey) -> Keypair:
-    return Keypair.from_bytes(key.solana_bytes) if isinstance(key, SecretKey) else key
+def _closed(task: bytes, data: bytes) -> ClosedTaskState:
+    try:
+        return decode_closed_task(data)
+    except LayoutError as error:
+        raise DamagedAccount(task, str(error)) from error

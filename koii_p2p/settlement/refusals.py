@@ -11,6 +11,7 @@ from enum import IntEnum
 import base58
 
 from koii_p2p.errors import ChainError
+from koii_p2p.settlement.interface import ClosedTaskState
 
 
 class ProgramError(IntEnum):
@@ -34,7 +35,10 @@ class ProgramError(IntEnum):
     ACCOUNT_COUNT = 1001, "The instruction takes another number of accounts."
     DATA_LENGTH = 1002, "The instruction's data has the wrong length."
     UNKNOWN_TAG = 1003, "There is no such instruction."
-    RESERVED_TAG = 1004, "The instruction has a number but does not exist yet."
+    TASK_CLOSED = (
+        1004,
+        "The task is closed; what remains of its account keeps its address from being used again.",
+    )
     CALLED_BY_PROGRAM = (
         1005,
         "Another program made the call; only transactions may, so that their list is the whole history.",
@@ -73,6 +77,11 @@ class ProgramError(IntEnum):
     NOT_THE_STAKER = 1034, "The signer is not the staker of this stake account."
     ANCHORER_BELOW_MINIMUM = 1035, "The anchoring or vetoing staker holds less than the minimum stake."
     STAKE_OF_ANOTHER_TASK = 1036, "The stake account belongs to another task."
+    NOT_THE_CREATOR = 1037, "The signer is not the creator of the task."
+    TASK_INACTIVE = (
+        1038,
+        "The task is inactive: it takes no stakes, and no commitment to a round whose work would have begun since.",
+    )
 
     WRONG_ATTEMPT = 1040, "The round is not at this attempt."
     COMMITMENT_EARLY = 1041, "The commitment window of this round is not open yet."
@@ -103,6 +112,10 @@ class ProgramError(IntEnum):
     VETO_LATE = 1056, "The audit of this distribution list is over; it can no longer be rejected."
     ALREADY_VETOED = 1057, "This stake is against the distribution list already."
     ALREADY_REJECTED = 1058, "This distribution list is rejected already."
+    WRONG_ANCHORER = (
+        1059,
+        "The stakes passed with the veto are not those of who anchored the attempt, whose bonds it may take.",
+    )
 
     NO_LIST = 1060, "The round has no distribution list that the task account remembers."
     SETTLE_EARLY = 1061, "The list's audit is not over yet."
@@ -115,8 +128,39 @@ class ProgramError(IntEnum):
     VAULT_SHORT = 1068, "The vault does not hold the reward."
     BENEFICIARY_BELOW_RENT = (
         1069,
-        "The reward would leave the beneficiary below the rent minimum, which the runtime does not allow.",
+        "What is paid would leave the beneficiary below the rent minimum, which the runtime does not allow.",
     )
+
+    ALREADY_UNSTAKING = 1070, "The stake is asked back already."
+    NOT_UNSTAKING = 1071, "The stake was not asked back, so it is not paid out."
+    NOTHING_STAKED = 1072, "The stake account holds nothing that could be asked back."
+    STILL_LOCKED = (
+        1073,
+        "The stake is locked for three round times after it was asked back, and until the list of the round that "
+        "was worked on then is settled or can no longer come.",
+    )
+    VETO_STILL_OPEN = 1074, "The stake is against a list whose audit is not over, and counts until then."
+    BOND_STILL_LOCKED = (
+        1075,
+        "The staker anchored an attempt that can still be rejected; its bond stays until then.",
+    )
+    NOT_THE_NEWEST_LIST = 1076, "The leaf has to be that of the newest list whose audit is over."
+    LEAF_NEEDED = (
+        1077,
+        "The stake was in a roster and lists are settled, so it is paid out only with its leaf of the newest one; "
+        "without it, when no list was anchored for 64 round times.",
+    )
+
+    NOT_A_FLAG = 1080, "Active is 0 or 1."
+    WRONG_SUCCESSOR = 1081, "The successor is not a task of this program."
+    TASK_ACTIVE = 1082, "The task is active; make it inactive before it is closed."
+    STAKES_REMAIN = 1083, "Stakes are left in the task; it is closed when all are withdrawn."
+    ROUNDS_OPEN = 1084, "A round of the task can still be listed or rejected."
+    REWARDS_OWED = (
+        1085,
+        "Listed rewards are not paid yet: settle them. They lapse 64 round times after the newest list.",
+    )
+    TASK_NOT_CLOSED = 1086, "The task is not closed, so the stake account may still be needed."
 
 
 _BY_CODE = {int(error): error for error in ProgramError}
@@ -177,6 +221,22 @@ class UnknownTask(ChainError):
             "Its account does not exist or does not belong to the settlement program.",
             "Check the task's address and --cluster.",
         )
+
+
+class ClosedTask(UnknownTask):
+    """The task was closed by its creator; `state` is what K2 keeps of it."""
+
+    def __init__(self, task: bytes, state: ClosedTaskState) -> None:
+        successor = (
+            "" if state.successor is None else f" It names {base58.b58encode(state.successor).decode()}."
+        )
+        ChainError.__init__(
+            self,
+            f"The task {base58.b58encode(task).decode()} was closed in slot {state.closed_slot}.",
+            "Its creator closed it after all stakes were withdrawn.",
+            f"Join the task that takes over, if its creator named one.{successor}",
+        )
+        self.state = state
 
 
 class DamagedAccount(ChainError):

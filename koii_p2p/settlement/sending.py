@@ -1,4 +1,4 @@
-"""Signing instructions and sending them until their fate is known, for carriers without errors of their own program."""
+"""Signing instructions and sending them until their fate is known."""
 
 from __future__ import annotations
 

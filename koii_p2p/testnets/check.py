@@ -95,13 +95,17 @@ class CheckedRound:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What the check found. `state` and `stakes` are those of the chain, as far as they can be read."""
+    """What the check found. `state` and `stakes` are those of the chain, as far as they can be read.
+
+    `bonds` is what each key has lost for anchoring rejected attempts, in Roe, also in rounds after those checked.
+    """
 
     findings: tuple[CheckFinding, ...]
     rounds: tuple[CheckedRound, ...]
     entries: tuple[ChainEntry, ...]
     state: TaskState | None
     stakes: Mapping[bytes, StakeAccount]
+    bonds: Mapping[bytes, int] = field(default_factory=dict)
 
     @property
     def verified(self) -> bool:
@@ -114,18 +118,6 @@ def check(evidence: Evidence) -> CheckReport:
     return _Check(evidence).run()
 
 
-@dataclass(slots=True)
-class _Replayed:
-    """One stake as its transactions make it."""
-
-    amount: int = 0
-    slash_total: int = 0
-    points: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    def note(self, slot: int) -> None:
-        self.points[slot] = (self.amount, self.slash_total)
-
-
 class _Check:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -135,6 +127,7 @@ class _Check:
         self._entries: tuple[ChainEntry, ...] = ()
         self._payers: dict[str, bytes] = {}
         self._stakes: dict[bytes, StakeAccount] = {}
+        self._bonds: dict[bytes, int] = {}
 
     def run(self) -> CheckReport:
         self._read_entries()
@@ -150,7 +143,9 @@ class _Check:
         self._check_settles(state, rounds)
         self._check_totals(rounds)
         self._check_balances()
-        return CheckReport(tuple(self._findings), tuple(rounds), self._entries, state, self._stakes)
+        return CheckReport(
+            tuple(self._findings), tuple(rounds), self._entries, state, self._stakes, self._bonds
+        )
 
     # --- what the chain holds
 
@@ -206,19 +201,8 @@ class _Check:
 
     def _check_stakes(self) -> None:
         """Compare each stake account with what the transactions make of it."""
-        replayed: dict[bytes, _Replayed] = {}
-        for entry in self._succeeded():
-            match entry.instruction:
-                case Stake(staker=staker, amount=amount):
-                    stake = replayed.setdefault(staker, _Replayed())
-                    stake.amount += amount
-                    stake.note(entry.slot)
-                case Settle(leaf=leaf):
-                    stake = replayed.setdefault(leaf.staker, _Replayed())
-                    if leaf.slash_total > stake.slash_total:
-                        stake.amount -= min(stake.amount, leaf.slash_total - stake.slash_total)
-                        stake.slash_total = leaf.slash_total
-                        stake.note(entry.slot)
+        replayed = replay(self._entries).stakes
+        self._bonds = {staker: stake.bonds_lost for staker, stake in replayed.items() if stake.bonds_lost}
         for staker in sorted(replayed.keys() | self._stakes.keys()):
             told, held = replayed.get(staker), self._stakes.get(staker)
             if told is None or held is None:
@@ -248,9 +232,12 @@ class _Check:
                     )
 
     def _check_vault(self, state: TaskState) -> None:
-        expected = state.funded + state.slashed - state.paid
+        expected = state.funded + state.slashed + state.bonds - state.paid
         if self._chain.vault is not None and state.vault != expected:
-            text = f"funded {state.funded} + slashed {state.slashed} - paid {state.paid} Roe make {expected}"
+            text = (
+                f"funded {state.funded} + slashed {state.slashed} + bonds {state.bonds} - paid {state.paid} "
+                f"Roe make {expected}"
+            )
             self._find("vault", f"The vault holds {state.vault} Roe; {text}.")
         paid = sum(stake.reward_total for stake in self._stakes.values())
         if paid != state.paid:

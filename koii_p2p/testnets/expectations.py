@@ -29,10 +29,11 @@ CONDEMNED = frozenset({Outcome.REJECTED, Outcome.EQUIVOCATED})
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What a node should have been given and have lost, in Roe."""
+    """What a node should have been given and have lost, in Roe; `bonds` of attempts that it anchored in vain."""
 
     reward: int = 0
     slash: int = 0
+    bonds: int = 0
 
 
 def key_of(node: NodeIdentity) -> bytes:
@@ -102,9 +103,12 @@ def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[b
     """What the rounds' outcomes should have led to, counted anew from the rules, by staking key.
 
     A share of the bounty for approved work, and of a slash for whoever found the fraud; one slash at most, because
-    it leaves less than the minimum stake, and a node with less is neither paid nor slashed.
+    it leaves less than the minimum stake, and a node with less is neither paid nor slashed. Bonds are lost by leaders
+    that were told to lie, and by nobody else.
     """
-    stakes = {key_of(node): node.stake for node in nodes}
+    known = who_is_who(nodes)
+    stakes = {key: node.stake for key, node in known.items()}
+    bonds = {key: report.bonds.get(key, 0) for key in known if known[key].behaviour == OMITTING_LEADER}
     rewards: Counter[bytes] = Counter()
     slashes: Counter[bytes] = Counter()
     for checked in report.rounds:
@@ -113,7 +117,7 @@ def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[b
             earned, lost = _round_money(checked.played, report.state.terms, left)
             rewards.update(earned)
             slashes.update(lost)
-    return {key: Money(rewards[key], slashes[key]) for key in stakes}
+    return {key: Money(rewards[key], slashes[key], bonds.get(key, 0)) for key in stakes}
 
 
 def _round_money(
@@ -237,8 +241,9 @@ def _money_failures(report: CheckReport, node: NodeIdentity, key: bytes, money: 
         yield f"{node.name} was awarded {leaf.reward_total} and paid {paid} Roe, not {money.reward}."
     if leaf.slash_total != money.slash or taken != money.slash:
         yield f"{node.name} was slashed {leaf.slash_total} and lost {taken} Roe, not {money.slash}."
-    if left != node.stake - money.slash:
-        yield f"{node.name} has {left} Roe staked, not {node.stake - money.slash}."
+    expected = node.stake - money.slash - money.bonds
+    if left != expected:
+        yield f"{node.name} has {left} Roe staked, not {expected}."
 
 
 def newest_leaf(report: CheckReport, key: bytes) -> Leaf:

@@ -220,7 +220,7 @@ class RunningNet:
             submission_window=lengths.submission_window,
             audit_window=lengths.audit_window,
             bounty_per_round=self.topology.bounty,
-            minimum_stake=self.topology.stake,
+            minimum_stake=self.topology.stake // 2,  # a lost bond ejects nobody, a slash does
             allowed_failed_distributions=FAILED_LISTS,
             audit=self.topology.audit,
             program=self.topology.task.name[:64],

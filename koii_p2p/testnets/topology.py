@@ -48,7 +48,7 @@ class NodePlan:
 class Topology:
     """A testnet: `nodes` nodes of which the last `cheaters` submit a wrong value, for `rounds` audited rounds.
 
-    `stake` (of each node, also the task's minimum) and `bounty` (of a round) are Roe. The three windows are
+    `stake` (of each node, twice the task's minimum) and `bounty` (of a round) are Roe. The three windows are
     slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. `audit` are the task's rules.
 
     `behaviours` has a number of nodes for each other way to misbehave. Of the honest nodes `witnesses` submit no

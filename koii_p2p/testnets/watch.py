@@ -205,7 +205,7 @@ def changes(
     for key, stake in now.stakes.items():
         had = before.stakes.get(key, stake)
         if stake < had:
-            yield f"{names.get(key, key)} was slashed: its stake fell from {amount(had)} to {amount(stake)}"
+            yield f"the stake of {names.get(key, key)} fell from {amount(had)} to {amount(stake)}"
     rewarded = [key for key, paid in now.paid.items() if paid > before.paid.get(key, 0)]
     if rewarded:
         yield f"K2 paid rewards to {_listed(rewarded, names)}"

@@ -230,7 +230,8 @@ def measure_program(chain: Chain, nodes: int) -> Scheme:
     anchor = program.anchor_list(task, public(keys[1]), ROUND, leaves.root, *totals)
     count.send("anchors", [budget, anchor], keys[1])
     for one in keys[: majority(nodes)]:
-        count.send("dispute", [budget, program.veto(task, public(one), ROUND, 0)], one, execute=False)
+        veto = program.veto(task, public(one), ROUND, 0, public(keys[0]), public(keys[1]))
+        count.send("dispute", [budget, veto], one, execute=False)
     for repeated in (
         program.anchor_commitment(task, public(keys[2]), ROUND, DIGEST, attempt=1),
         program.anchor_list(task, public(keys[2]), ROUND, leaves.root, *totals, attempt=1),

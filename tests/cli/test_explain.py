@@ -178,7 +178,7 @@ def test_who_was_slashed_and_who_has_nothing_left_to_slash(
     assert [one["money"]["name"] for one in found] == ["slash_taken", "nothing_due", "nothing_due"]
     assert found[0]["verdict"] == f"{key_of(4)} lost 1.33 KOII of its stake for round 0."
     assert "70 % of a stake of 1.9 KOII is 1.33 KOII." in found[0]["reasons"]
-    assert "They leave 0.57 KOII of its 1.9 KOII, and the minimum is 1.9 KOII." in found[1]["reasons"]
+    assert "They leave 0.57 KOII of its 1.9 KOII, and the minimum is 0.76 KOII." in found[1]["reasons"]
     assert found[0]["amounts"]["slash"] == 1_330_000_000
     assert set(found[0]["audit"]["accusers"]) == {key_of(node) for node in range(4)}
     signatures = [line.signature for line, _ in played().chain.transactions]

@@ -118,7 +118,10 @@ def test_a_leader_that_leaves_somebody_out_loses_its_list_and_everybody_is_paid(
         assert not second["rejected"]
     for name in honest(5):
         assert ended.verdicts(name) == ["APPROVED"] * 2
-        assert ended.money(name)[1:] == (0, STAKE)
+        slash, stake = ended.money(name)[1:]
+        # Who anchored what was rejected has lost a bond for each.
+        assert slash == 0
+        assert stake < STAKE if name == "node-04" else stake == STAKE
         if ended.first == 0:
             assert ended.node(name)["paid"] == 2 * (BOUNTY // 5)
 

@@ -12,6 +12,7 @@ from solders.transaction import Transaction
 
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.settlement import instructions as ix
+from koii_p2p.settlement.decoding import decode_instruction
 from koii_p2p.settlement.history import (
     ChainEntry,
     HistoryFault,
@@ -51,6 +52,9 @@ def chain() -> TaskChain:
     return chain
 
 
+BOND = 2 * KOII // 10
+
+
 @pytest.fixture(scope="module")
 def vetoed() -> TaskChain:
     """Round 0 slashes; round 1 is vetoed by three of four, of whom the slashed one does not tip it, and retried."""
@@ -85,7 +89,7 @@ def landed(chain: TaskChain, kind: type, number: int = 0) -> Landed:
     for one in chain.landed:
         message = Transaction.from_bytes(one.wire).message
         accounts = [bytes(message.account_keys[place]) for place in message.instructions[1].accounts]
-        instruction = ix.decode_instruction(bytes(message.instructions[1].data), accounts)
+        instruction = decode_instruction(bytes(message.instructions[1].data), accounts)
         if isinstance(instruction, kind) and one.result.err is None:
             found.append(one)
     return found[number]
@@ -282,7 +286,17 @@ async def test_rejections_and_retries_are_read_and_good(vetoed: TaskChain) -> No
     assert (replayed.rounds, replayed.last_list) == (state.rounds, state.last_list)
     assert replayed.anchors == state.anchors == 7  # two rounds, a rejection, an attempt of two
     retried = replayed.rounds[1]
-    assert (retried.attempt, retried.veto_stake) == (1, 5 * KOII)
+    assert (retried.attempt, retried.veto_stake) == (1, 5 * KOII - BOND)
+    assert (
+        (replayed.bonds, replayed.total_stake)
+        == (state.bonds, state.total_stake)
+        == (2 * BOND, 19 * KOII - 2 * BOND)
+    )
+    for index, staker in enumerate(vetoed.stakers):
+        told, held = replayed.stakes[address(staker)], vetoed.stake_of(index)
+        assert (told.amount, told.slash_total, told.unstaking) == (held.amount, held.slash_total, False)
+        points = [(point.slot, point.stake, point.slash_total) for point in held.history.checkpoints]
+        assert points == [(slot, *told.points[slot]) for slot, _, _ in points]
     assert retried.barred == (address(vetoed.stakers[0]), address(vetoed.stakers[1]))
 
 
@@ -292,13 +306,17 @@ async def test_a_veto_left_out_is_missed(vetoed: TaskChain, number: int) -> None
     rpc = VirtualRpc(vetoed)
     rpc.lies[transaction_signature(landed(vetoed, Veto, number).wire)] = Lie(None, None)
     faults = {fault for fault, _ in await findings(rpc, vetoed)}
-    assert faults == {HistoryFault.ANCHORS_MISSING, HistoryFault.HEAD_DIFFERS}
+    bonds_missed = {
+        HistoryFault.TOTALS_DIFFER,
+        HistoryFault.CHANGED_RECORD,
+    }  # the later veto weighs less by one
+    assert faults == {HistoryFault.ANCHORS_MISSING, HistoryFault.HEAD_DIFFERS} | bonds_missed
 
 
 async def test_a_veto_that_rejected_nothing_is_missed_too(vetoed: TaskChain) -> None:
     rpc = VirtualRpc(vetoed)
     rpc.lies[transaction_signature(landed(vetoed, Veto, 3).wire)] = Lie(None, None)
-    text = f"Round 1, veto_stake: the transactions say 0, the account {5 * KOII}."
+    text = f"Round 1, veto_stake: the transactions say 0, the account {5 * KOII - BOND}."
     assert await findings(rpc, vetoed) == [(HistoryFault.CHANGED_RECORD, text)]
 
 

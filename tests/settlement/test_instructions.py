@@ -14,7 +14,8 @@ from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
 from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.settlement import instructions as ix
-from koii_p2p.settlement.instructions import InstructionError, decode_instruction
+from koii_p2p.settlement.decoding import decode_instruction
+from koii_p2p.settlement.instructions import InstructionError
 
 from .virtual_chain import default_terms
 
@@ -67,8 +68,9 @@ def test_tags_are_those_of_the_protocol() -> None:
         "SETTLE",
         "CLOSE",
         "UPDATE_TASK",
+        "CLOSE_STAKE",
     ]
-    assert sorted(ix.Tag) == list(range(12))
+    assert sorted(ix.Tag) == list(range(13))
 
 
 def test_create_task_is_read_back() -> None:
@@ -95,9 +97,29 @@ def test_anchors_are_read_back(round: int, digest: bytes, rewards: int, slashes:
     assert decode(commitment) == ix.AnchorCommitment(TASK, STAKER, round, attempt, digest)
     anchored = ix.anchor_list(TASK, STAKER, round, digest, rewards, slashes, attempt=attempt)
     assert decode(anchored) == ix.AnchorList(TASK, STAKER, round, attempt, digest, rewards, slashes)
-    veto = ix.veto(TASK, STAKER, round, attempt)
+    veto = ix.veto(TASK, STAKER, round, attempt, OTHER, STAKER)
     assert decode(veto) == ix.Veto(TASK, STAKER, round, attempt)
-    assert [one.is_writable for one in veto.accounts] == [False, True, True]
+    assert [one.is_writable for one in veto.accounts] == [False, True, True, True, True, True]
+    stakes = [ix.stake_address(TASK, key) for key in (STAKER, OTHER, STAKER)]
+    assert [bytes(veto.accounts[place].pubkey) for place in (2, 4, 5)] == stakes
+    without_list = ix.veto(TASK, STAKER, round, attempt, OTHER, None)
+    assert without_list.accounts[5] == without_list.accounts[4]
+
+
+@given(round=U64, siblings=st.lists(KEYS, max_size=ix.PROOF_SIBLINGS), active=st.booleans())
+@settings(max_examples=25)
+def test_leaving_and_ending_are_read_back(round: int, siblings: list[bytes], active: bool) -> None:
+    leaf, proof = Leaf(STAKER, 5, 6), Proof(tuple(siblings), 0)
+    assert decode(ix.request_unstake(TASK, STAKER)) == ix.RequestUnstake(TASK, STAKER)
+    assert decode(ix.withdraw(TASK, STAKER, OTHER)) == ix.Withdraw(TASK, STAKER, OTHER)
+    shown = ix.withdraw(TASK, STAKER, OTHER, round, leaf, proof)
+    assert decode(shown) == ix.Withdraw(TASK, STAKER, OTHER, round, leaf, proof)
+    assert decode(ix.set_active(TASK, CREATOR, active)) == ix.SetActive(TASK, CREATOR, active)
+    assert decode(ix.update_task(TASK, CREATOR, "é", OTHER)) == ix.UpdateTask(TASK, CREATOR, "é", OTHER)
+    assert decode(ix.update_task(TASK, CREATOR, "")) == ix.UpdateTask(TASK, CREATOR, "", None)
+    assert decode(ix.close(TASK, CREATOR)) == ix.Close(TASK, CREATOR)
+    stake = ix.stake_address(TASK, STAKER)
+    assert decode(ix.close_stake(TASK, STAKER, OTHER)) == ix.CloseStake(TASK, stake, OTHER)
 
 
 @given(
@@ -136,16 +158,19 @@ def test_truncated_and_extended_instructions_are_refused(tag: ix.Tag) -> None:
         ix.Tag.STAKE: ix.stake(TASK, CREATOR, STAKER, OTHER, 1),
         ix.Tag.ANCHOR_COMMITMENT: ix.anchor_commitment(TASK, STAKER, 1, OTHER),
         ix.Tag.ANCHOR_LIST: ix.anchor_list(TASK, STAKER, 1, OTHER, 1, 1),
-        ix.Tag.VETO: ix.veto(TASK, STAKER, 1, 0),
+        ix.Tag.VETO: ix.veto(TASK, STAKER, 1, 0, STAKER, None),
         ix.Tag.SETTLE: ix.settle(TASK, 1, Leaf(STAKER, 1, 1), Proof((OTHER,), 1), OTHER),
+        ix.Tag.SET_ACTIVE: ix.set_active(TASK, CREATOR, True),
+        ix.Tag.REQUEST_UNSTAKE: ix.request_unstake(TASK, STAKER),
+        ix.Tag.WITHDRAW: ix.withdraw(TASK, STAKER, OTHER, 1, Leaf(STAKER, 1, 1), Proof((OTHER,), 1)),
+        ix.Tag.CLOSE: ix.close(TASK, CREATOR),
+        ix.Tag.UPDATE_TASK: ix.update_task(TASK, CREATOR, "about"),
+        ix.Tag.CLOSE_STAKE: ix.close_stake(TASK, STAKER, OTHER),
     }
-    if tag in ix.RESERVED_TAGS:
-        with pytest.raises(InstructionError, match="reserved"):
-            decode_instruction(bytes([tag]), [])
-        return
     data, accounts = bytes(good[tag].data), [bytes(one.pubkey) for one in good[tag].accounts]
     assert data[0] == tag
-    for wrong in (data[:-1], data + b"\0", data[:1]):
+    # The tag alone is a whole instruction for some, and no data at all is none of any kind.
+    for wrong in {data[:-1], data + b"\0", data[:1]} - {data, bytes([ix.Tag.WITHDRAW]), b""}:
         with pytest.raises(InstructionError, match=tag.name):
             decode_instruction(wrong, accounts)
     for wrong_accounts in (accounts[:-1], [*accounts, OTHER], []):
@@ -168,14 +193,22 @@ def test_values_that_no_instruction_carries_are_refused() -> None:
     with pytest.raises(InstructionError):
         ix.fund(TASK, CREATOR, -1)
     with pytest.raises(InstructionError):
-        ix.veto(TASK, STAKER, 1, 256)
+        ix.veto(TASK, STAKER, 1, 256, STAKER, None)
     with pytest.raises(InstructionError):
         ix.anchor_commitment(TASK, STAKER, 1, b"short")
     with pytest.raises(InstructionError):
         ix.settle(TASK, 1, leaf, Proof((OTHER,) * 25, 0), OTHER)
     with pytest.raises(InstructionError):
         ix.settle(TASK, 1, leaf, Proof((b"short",), 0), OTHER)
+    with pytest.raises(InstructionError, match="at most 24 siblings"):
+        ix.withdraw(TASK, STAKER, OTHER, 1, leaf, Proof((OTHER,) * 25, 0))
+    with pytest.raises(InstructionError, match="needs its proof"):
+        ix.withdraw(TASK, STAKER, OTHER, 1, leaf)
+    with pytest.raises(InstructionError, match="at most 64 bytes, not 66"):
+        ix.update_task(TASK, CREATOR, "é" * 33)
+    with pytest.raises(InstructionError, match="neither 0 nor 1"):
+        decode_instruction(bytes([ix.Tag.SET_ACTIVE, 2]), [CREATOR, TASK])
     with pytest.raises(InstructionError):
         decode_instruction(b"", [])
     with pytest.raises(InstructionError):
-        decode_instruction(b"\x0c", [])
+        decode_instruction(b"\x0d", [])

@@ -27,6 +27,7 @@ from koii_p2p.settlement.layouts import (
     decode_task,
 )
 from koii_p2p.settlement.refusals import ProgramError, program_error
+from scripts.build_program import HEADERS
 
 from .virtual_chain import TaskChain
 
@@ -50,6 +51,7 @@ def test_sizes_are_fixed() -> None:
         "vault": 40,
         "stake": 448,
         "checkpoint": 24,
+        "closed_task": 136,
         "anchor_record": 98,
     }
     # What one instruction can allocate.
@@ -107,14 +109,14 @@ def test_the_c_header_has_the_same_codes_and_tags(numbers: dict[str, int]) -> No
 
 
 def test_the_source_uses_every_code_and_defines_none() -> None:
-    source = "".join((PROGRAM / name).read_text() for name in ("runtime.h", "accounts.h", "settlement.c"))
+    source = "".join((PROGRAM / name).read_text() for name in (*HEADERS, "settlement.c"))
     used = set(re.findall(r"\bERR_(\w+)", source))
     assert used == {error.name for error in ProgramError}
-    assert not re.search(r"#define (ERR|TAG|TASK|STAKE|VAULT|ROUND|LIST|CHECKPOINT)_", source)
+    assert not re.search(r"#define (ERR|TAG|TASK|STAKE|VAULT|ROUND|LIST|CHECKPOINT|CLOSED)_", source)
 
 
 def test_places_for_later_work_are_kept(numbers: dict[str, int]) -> None:
-    assert TASK_LAYOUT.field("reserved").size >= 512
+    assert TASK_LAYOUT.field("reserved").size == 424
     assert STAKE_LAYOUT.field("reserved").size == 80
     assert STAKE_LAYOUT.field("unstake_slot").size == 8
     assert (numbers["ROUND_RING"], numbers["CHECKPOINT_RING"]) == (ROUND_RING, CHECKPOINT_RING) == (16, 8)

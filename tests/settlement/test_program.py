@@ -16,10 +16,12 @@ from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.settlement import instructions as ix
 from koii_p2p.settlement.history import check_history
 from koii_p2p.settlement.interface import Settlement
-from koii_p2p.settlement.program import EMPTY_KEY, SIGNING_ATTEMPTS, ProgramSettlement
+from koii_p2p.settlement.layouts import unlock_slot
+from koii_p2p.settlement.program import EMPTY_KEY, ProgramSettlement
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
     AlreadyVetoed,
+    ClosedTask,
     DamagedAccount,
     PayerShort,
     ProgramError,
@@ -27,6 +29,7 @@ from koii_p2p.settlement.refusals import (
     UnknownTask,
 )
 from koii_p2p.settlement.rpc import Account, TransactionExpired, TransactionFailed
+from koii_p2p.settlement.sending import SIGNING_ATTEMPTS
 
 from .virtual_chain import KOII, TaskChain, VirtualChain, address, default_terms, keypair
 from .virtual_rpc import VirtualRpc
@@ -143,6 +146,56 @@ async def test_a_veto_learns_when_nothing_is_left_to_do(rpc: VirtualRpc, chain: 
     assert (state.last_list.root, state.last_list.attempt) == (b"l" * 32, 1)
     assert state.rounds[0].commitment == b"c" * 32
     assert check_history(await nodes[0].history(chain.task), state) == ()
+
+
+async def test_a_stake_leaves_and_the_task_ends_through_the_client(rpc: VirtualRpc, chain: TaskChain) -> None:
+    nodes = [client(rpc, chain, index) for index in range(3)]
+    wallets = [address(one) for one in chain.beneficiaries]
+    chain.run_round(0, [KOII, KOII, KOII])
+    await nodes[2].unstake(chain.task)
+    with pytest.raises(ProgramRefused) as early:
+        await nodes[2].withdraw(chain.task, nodes[2].staker or b"", wallets[2])
+    assert early.value.error is ProgramError.STILL_LOCKED
+    assert "withdraw the stake" in early.value.what
+    chain.run_round(1, [0, 0, 0])
+    leaves = chain.run_round(2, [0, 0, 0], [0, 0, KOII])
+    (asked,) = [one.unstake_slot for one in await nodes[2].stakes(chain.task) if one.unstake_slot]
+    chain.at(unlock_slot(await nodes[2].task_state(chain.task), asked))
+    place = next(place for place, leaf in enumerate(leaves) if leaf.staker == nodes[2].staker)
+    proof = merkle.prove([leaf.encode() for leaf in leaves], place)
+    await nodes[1].withdraw(chain.task, leaves[place].staker, wallets[2], 2, leaves[place], proof)
+    assert await nodes[2].balance(wallets[2]) == 4 * KOII
+    assert check_history(await nodes[0].history(chain.task), await nodes[0].task_state(chain.task)) == ()
+
+    await nodes[0].update(chain.task, "bafy", None)
+    with pytest.raises(ConfigurationError, match="at most 64 bytes"):
+        await nodes[0].update(chain.task, "x" * 65)
+    await nodes[0].set_active(chain.task, False)
+    state = await nodes[0].task_state(chain.task)
+    assert (state.active, state.metadata, state.withdrawn, state.slashed) == (False, "bafy", 4 * KOII, KOII)
+    with pytest.raises(ProgramRefused) as inactive:
+        await nodes[2].stake(chain.task, 5 * KOII, wallets[2])
+    assert inactive.value.error is ProgramError.TASK_INACTIVE
+    for node in nodes[:2]:
+        await node.unstake(chain.task)
+    chain.at(chain.clock.settles_at(chain.clock.period(chain.slot), 4))
+    for index, leaf in enumerate(leaves):
+        proof = merkle.prove([one.encode() for one in leaves], index)
+        wallet = next(
+            one.beneficiary for one in await nodes[0].stakes(chain.task) if one.staker == leaf.staker
+        )
+        await nodes[0].settle(chain.task, 2, leaf, proof, wallet)
+        for node in nodes[:2]:
+            if node.staker == leaf.staker:
+                await node.withdraw(chain.task, leaf.staker, wallet, 2, leaf, proof)
+    await nodes[0].close(chain.task)
+    with pytest.raises(ClosedTask, match="was closed in slot") as closed:
+        await nodes[0].task_state(chain.task)
+    assert closed.value.state.closed_slot == chain.slot
+    for index, node in enumerate(nodes):
+        assert node.staker is not None
+        await nodes[0].close_stake(chain.task, node.staker, wallets[index])
+    assert await nodes[0].stake_accounts(chain.task) == ()
 
 
 async def test_refusals_name_their_reason(rpc: VirtualRpc, chain: TaskChain) -> None:

@@ -17,6 +17,7 @@ from koii_p2p.settlement.refusals import ProgramError as E
 from scripts.build_program import compile_and_link, compiler_missing
 
 from . import test_refusals_anchors as anchors
+from . import test_refusals_leaving as leaving
 from . import test_refusals_tasks as tasks
 from . import test_refusals_veto as vetoes
 from .attacks import Attack, Case, Cases, other_task, poor_list
@@ -240,12 +241,12 @@ def test_refused_with_its_own_code(error: E, case: Case) -> None:
 
 
 def test_every_code_has_an_attack() -> None:
-    modules = (tasks, anchors, vetoes)
+    modules = (tasks, anchors, vetoes, leaving)
     attacks = [*CASES.values(), *(one for module in modules for one in module.CASES.values())]
     covered = {error for error, _ in attacks}
     # SYSCALL is for services that the runtime never refuses without ending the program itself.
     assert set(E) - covered == {E.CALLED_BY_PROGRAM, E.SYSCALL}
-    assert len(attacks) >= 35
+    assert len(attacks) >= 150
 
 
 def test_a_payer_without_money_fails_in_the_system_program() -> None:

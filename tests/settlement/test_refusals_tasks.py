@@ -26,21 +26,12 @@ refused = CASES.refused
 
 @refused(E.UNKNOWN_TAG)
 def unknown_tag(chain: TaskChain) -> Attack:
-    return Attack(with_data(chain.commit_instruction(0), b"\x0c"), [chain.stakers[0]])
+    return Attack(with_data(chain.commit_instruction(0), b"\x0d"), [chain.stakers[0]])
 
 
 @refused(E.DATA_LENGTH)
 def no_data_at_all(chain: TaskChain) -> Attack:
     return Attack(with_data(chain.commit_instruction(0), b""), [chain.stakers[0]])
-
-
-for _tag in sorted(ix.RESERVED_TAGS):
-    CASES[f"reserved_{_tag.name.lower()}"] = (
-        E.RESERVED_TAG,
-        lambda chain, tag=_tag: Attack(
-            with_data(chain.commit_instruction(0), bytes([tag])), [chain.stakers[0]]
-        ),
-    )
 
 
 def _good(chain: TaskChain) -> dict[str, Attack]:

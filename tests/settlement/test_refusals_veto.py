@@ -138,7 +138,7 @@ def veto_in_the_name_of_another(chain: TaskChain) -> Attack:
 def veto_with_the_stake_of_another(chain: TaskChain) -> Attack:
     listed(chain)
     outsider = keypair("outsider")
-    mine = ix.veto(chain.task, address(outsider), 0, 0)
+    mine = chain.veto_by(outsider, 0)
     return Attack(changed(mine, account_2=chain.stake_address(0)), [outsider])
 
 
@@ -146,7 +146,7 @@ def veto_with_the_stake_of_another(chain: TaskChain) -> Attack:
 def veto_without_a_stake(chain: TaskChain) -> Attack:
     listed(chain)
     outsider = keypair("outsider")
-    return Attack(ix.veto(chain.task, address(outsider), 0, 0), [outsider])
+    return Attack(chain.veto_by(outsider, 0), [outsider])
 
 
 @refused(E.STAKE_OF_ANOTHER_TASK)
@@ -188,7 +188,8 @@ def veto_by_a_slashed_staker(chain: TaskChain) -> Attack:
 @refused(E.NOT_WRITABLE)
 def veto_without_a_mark(chain: TaskChain) -> Attack:
     listed(chain)
-    return Attack(flagged(chain.veto_instruction(0), 2, writable=False), [chain.stakers[0]])
+    # Staker 0 anchored, so that its stake is passed twice: one that is not is needed here.
+    return Attack(flagged(chain.veto_instruction(0, 1), 2, writable=False), [chain.stakers[1]])
 
 
 @refused(E.NOT_WRITABLE)

@@ -28,6 +28,7 @@ Refuses = Callable[[int, int, int], E | None]
 
 STAKERS = 5
 BOUNTY = 5 * KOII
+BOND = 2 * KOII // 10
 EDGES = (0, 1, 10, 11, 12, 20, 23, 24, 30, 39)
 """Slots of a period: at the bounds of its windows, and within."""
 AUDIT = range(11, 24)
@@ -201,6 +202,9 @@ class Walk:
             at.against += self.stakes[staker]
             at.rejected = 2 * at.against > sum(self.stakes)
             self.rejections += at.rejected
+            for anchorer in (at.committer, at.lister) if at.rejected else ():
+                if anchorer >= 0:
+                    self.stakes[anchorer] -= min(BOND, self.stakes[anchorer])
 
     def settle(self, listed: Attempt, index: int) -> None:
         assert listed.leaves is not None

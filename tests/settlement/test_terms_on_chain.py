@@ -13,6 +13,7 @@ import pytest
 from koii_p2p.rounds.audit_rules import AuditRules, Profile, RulesError, Weights
 from koii_p2p.rounds.terms import TaskTerms, TermsError
 from koii_p2p.settlement import instructions as ix
+from koii_p2p.settlement.decoding import decode_instruction
 from koii_p2p.settlement.layouts import AUDIT_LAYOUT, decode_audit, decode_task, encode_audit
 from koii_p2p.settlement.refusals import ProgramError as E
 
@@ -126,7 +127,7 @@ def test_bytes_that_stand_for_nothing_are_refused(place: int) -> None:
     data[len(data) - AUDIT_LAYOUT.size + place] = 2
     assert chain.send(with_data(good, bytes(data))).error is E.TERMS_AUDIT
     with pytest.raises(ix.InstructionError, match="CREATE_TASK"):
-        ix.decode_instruction(bytes(data), [bytes(one.pubkey) for one in good.accounts])
+        decode_instruction(bytes(data), [bytes(one.pubkey) for one in good.accounts])
     assert chain.ok(good).err is None
 
 

@@ -308,7 +308,7 @@ def test_a_settled_list_that_leaves_the_ring_is_kept(chain: TaskChain) -> None:
 def test_no_attempt_outlives_its_place_in_the_ring() -> None:
     """Sixteen attempts, whatever the terms say: a list whose place is another round's could not be vetoed."""
     chain = TaskChain(
-        stakers=5, funds=1000 * KOII, bounty_per_round=5 * KOII, allowed_failed_distributions=15
+        5, 1000 * KOII, bounty_per_round=5 * KOII, allowed_failed_distributions=15, minimum_stake=KOII
     )
     lists = Lists(chain)
     for attempt in range(LAST_ATTEMPT + 1):

@@ -272,7 +272,14 @@ class TaskChain(VirtualChain):
         return self.ok(self.list_instruction(round, leaves, staker, attempt), signers=[self.stakers[staker]])
 
     def veto_instruction(self, round: int, staker: int = 0, attempt: int = 0) -> Instruction:
-        return ix.veto(self.task, address(self.stakers[staker]), round, attempt)
+        return self.veto_by(self.stakers[staker], round, attempt)
+
+    def veto_by(self, key: Keypair, round: int, attempt: int = 0) -> Instruction:
+        """A Veto with the stakes of who anchored the round; those of the first staker if nobody did."""
+        anchored = self.state().rounds.get(round)
+        committer = address(self.stakers[0]) if anchored is None else anchored.commitment_by
+        lister = None if anchored is None else anchored.list_by
+        return ix.veto(self.task, address(key), round, attempt, committer, lister)
 
     def veto(self, round: int, *stakers: int, attempt: int = 0) -> None:
         """Veto a list at the beginning of its audit, one staker after the other."""
@@ -290,6 +297,32 @@ class TaskChain(VirtualChain):
             self.task, round, leaves[position], proof, address(self.beneficiaries[index]), pay=pay
         )
 
+    def unstake_instruction(self, index: int) -> Instruction:
+        return ix.request_unstake(self.task, address(self.stakers[index]))
+
+    def unstake(self, index: int) -> Result:
+        return self.ok(self.unstake_instruction(index), signers=[self.stakers[index]])
+
+    def withdraw_instruction(
+        self, index: int, round: int = 0, leaves: Sequence[Leaf] | None = None
+    ) -> Instruction:
+        """A Withdraw with the staker's leaf of these leaves, or without one."""
+        key, beneficiary = address(self.stakers[index]), address(self.beneficiaries[index])
+        if leaves is None:
+            return ix.withdraw(self.task, key, beneficiary)
+        position = next(place for place, leaf in enumerate(leaves) if leaf.staker == key)
+        proof = merkle.prove([leaf.encode() for leaf in leaves], position)
+        return ix.withdraw(self.task, key, beneficiary, round, leaves[position], proof)
+
+    def withdraw(self, index: int, round: int = 0, leaves: Sequence[Leaf] | None = None) -> Result:
+        return self.ok(self.withdraw_instruction(index, round, leaves), signers=[self.stakers[index]])
+
+    def set_active(self, active: bool) -> Result:
+        return self.ok(ix.set_active(self.task, address(self.payer), active))
+
+    def close_instruction(self) -> Instruction:
+        return ix.close(self.task, address(self.payer))
+
     def settled_slot(self, round: int, attempt: int = 0) -> None:
         self.at(self.clock.settles_at(round, attempt))
 
@@ -302,6 +335,29 @@ class TaskChain(VirtualChain):
         self.anchor_list(round, leaves)
         self.settled_slot(round)
         return leaves
+
+
+def use_every_instruction(chain: TaskChain, rounds: int = 3) -> None:
+    """The life of a task of three stakers, from its rounds to its end: every instruction at least once, all good."""
+    leaves: list[Leaf] = []
+    for round in range(rounds):
+        leaves = chain.run_round(round, [KOII, KOII, 0], [0, 0, KOII // 10])
+        for index in range(3):
+            chain.ok(chain.settle_instruction(round, leaves, index))
+    chain.commit(rounds)
+    chain.anchor_list(rounds, chain.earn([1, 1, 1]))
+    chain.veto(rounds, 0, 1)
+    chain.ok(ix.update_task(chain.task, address(chain.payer), "about", None))
+    chain.set_active(False)
+    for index in range(3):
+        chain.unstake(index)
+    last = chain.clock.period(chain.slot)
+    chain.at(chain.clock.settles_at(last, chain.terms.allowed_failed_distributions))
+    for index in range(3):
+        chain.withdraw(index, rounds - 1, leaves)
+    chain.ok(chain.close_instruction())
+    for staker, beneficiary in zip(chain.stakers, chain.beneficiaries, strict=True):
+        chain.ok(ix.close_stake(chain.task, address(staker), address(beneficiary)))
 
 
 def changed(instruction: Instruction, **accounts: bytes) -> Instruction:

@@ -129,7 +129,7 @@ class Game:
             submission_window=35,
             audit_window=35,
             bounty_per_round=BOUNTY,
-            minimum_stake=STAKE,
+            minimum_stake=STAKE * 2 // 5,  # a lost bond ejects nobody, a slash does
             program="played",
             audit=audit or AuditRules(),
         )
@@ -192,7 +192,7 @@ class Game:
             yield clock.distribution_audit(number).opens + 1
             against = [player for player in self.stakers if player is not leader]
             for player in against[: len(self.stakers) // 2 + 1]:
-                self._send(player, ix.veto(self.task, player.key, number, 0))
+                self._send(player, ix.veto(self.task, player.key, number, 0, leader.key, leader.key))
             attempt, leader, rejected, rejected_list = 1, self.players[0], built, listed
             yield clock.commitment(number, 1).opens + 3
             built = self._commit(drawn, assignment, records, leader, attempt)

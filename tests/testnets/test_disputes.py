@@ -12,6 +12,7 @@ from koii_p2p.rounds.commitment import Bundle
 from koii_p2p.rounds.round_records import cast_in
 from koii_p2p.rounds.tally import AuditorStatus
 from koii_p2p.settlement.instructions import Veto
+from koii_p2p.settlement.layouts import bond
 from koii_p2p.testnets.check import CheckReport, check
 from koii_p2p.testnets.evidence import Evidence
 from koii_p2p.testnets.identity import EQUIVOCATING, HONEST, LATE_ACCUSER, OMITTING_LEADER, WRONG_VALUE
@@ -207,7 +208,10 @@ def rejected_copies_removed(evidence: Evidence) -> Evidence:
 def test_a_leader_that_leaves_somebody_out_loses_its_list_and_everybody_is_paid() -> None:
     outcome = ended(omitting())
     assert outcome.ok, (outcome.report.findings, outcome.failures)
-    assert all(money(row) == (2 * (BOUNTY // 5), 0, STAKE) for row in outcome.nodes)
+    *others, leader = outcome.nodes
+    assert all(money(row) == (2 * (BOUNTY // 5), 0, STAKE) for row in others)
+    bonds = 4 * bond(STAKE * 2 // 5)  # of two commitments and two lists
+    assert money(leader) == (2 * (BOUNTY // 5), 0, STAKE - bonds)
     assert outcome.remarks == (
         "round 0: attempt 0 by node-04 was rejected: vetoed by node-00, node-01, node-02",
         "round 0: attempt 1 by node-00 stands",

@@ -51,7 +51,7 @@ def test_what_is_new_is_told_once() -> None:
 def test_money_that_moved_is_told() -> None:
     after = replace(EMPTY, stakes={"a": 10, "b": 3}, paid={"a": 5, "b": 0})
     assert lines(EMPTY, after) == [
-        "node-01 was slashed: its stake fell from 10 Roe to 3 Roe",
+        "the stake of node-01 fell from 10 Roe to 3 Roe",
         "K2 paid rewards to node-00",
     ]
 

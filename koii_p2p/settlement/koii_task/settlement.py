@@ -29,6 +29,7 @@ from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.roster import StakeHistory
 from koii_p2p.rounds.terms import HARDENED, TaskTerms, TermsError
+from koii_p2p.settlement.carrier import Carrier
 from koii_p2p.settlement.history import EMPTY_HEAD, ChainEntry
 from koii_p2p.settlement.interface import CreatedTask, Receipt, TaskState
 from koii_p2p.settlement.koii_task.anchors import ROUND_OFFSET, newest_list, rounds_of, stakes_of, terms_of
@@ -51,7 +52,6 @@ from koii_p2p.settlement.refusals import (
     UnknownTask,
 )
 from koii_p2p.settlement.rpc import RpcClient
-from koii_p2p.settlement.sending import Sender, keypair_of
 
 STAKING_SPACE: Final = 100
 """Bytes of a staking account (koii-node)."""
@@ -99,7 +99,7 @@ class ListNotAnchorable(NotCarried):
         )
 
 
-class KoiiTaskSettlement:
+class KoiiTaskSettlement(Carrier):
     """`Settlement` over Koii's task program. `payer` pays fees; `staker` is the staking key, owner of its account.
 
     Raises `NotCarried` for what Koii's program has no instruction for.
@@ -121,41 +121,12 @@ class KoiiTaskSettlement:
                 "KPL tasks stake and pay in tokens, whose accounts this carrier does not manage.",
                 "Use a KOII task; KoiiInstructions encodes KPL instructions for those who manage the accounts.",
             )
-        self._rpc = rpc
+        super().__init__(rpc, payer, staker)
         self._settings = settings
         self._readings = settings.readings
-        self._sender = Sender(rpc, payer)
-        self._staker = None if staker is None else keypair_of(staker)
         self._program = settings.program or settings.readings.program
         self._encode = KoiiInstructions(settings.readings, self._program)
         self._limits = limits
-        self._genesis: bytes | None = None
-
-    @property
-    def payer(self) -> bytes:
-        """The 32-byte key that pays."""
-        return bytes(self._sender.payer.pubkey())
-
-    @property
-    def staker(self) -> bytes | None:
-        """The 32-byte staking key, if there is one."""
-        return None if self._staker is None else bytes(self._staker.pubkey())
-
-    # -- reading
-
-    async def genesis(self) -> bytes:
-        """The cluster's genesis hash (32 bytes); asked for once."""
-        if self._genesis is None:
-            self._genesis = await self._rpc.get_genesis_hash()
-        return self._genesis
-
-    async def slot(self) -> int:
-        """The current slot, as new as the node knows it."""
-        return await self._rpc.get_slot("processed")
-
-    async def blockhash_after(self, slot: int) -> tuple[int, bytes] | None:
-        """Slot and blockhash of the first confirmed block at or after `slot`, or None while there is none."""
-        return await self._rpc.get_first_block(slot)
 
     async def koii_state(self, task: bytes) -> KoiiTaskState:
         """The task as Koii's program keeps it. Raises `UnknownTask`, or `DamagedAccount`."""
@@ -448,15 +419,6 @@ class KoiiTaskSettlement:
             local_vars=settings.local_vars,
             allowed_failed_distributions=terms.allowed_failed_distributions,
         )
-
-    def _require_staker(self) -> Keypair:
-        if self._staker is None:
-            raise ConfigurationError(
-                "This needs the staking key.",
-                "Only the main wallet was given.",
-                "Give the node's staking key file.",
-            )
-        return self._staker
 
 
 def encode_list(amounts: Mapping[bytes, int]) -> bytes:

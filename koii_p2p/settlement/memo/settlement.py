@@ -17,6 +17,7 @@ from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.roster import StakeHistory
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement.carrier import Carrier
 from koii_p2p.settlement.history import ChainEntry
 from koii_p2p.settlement.instructions import (
     AnchorCommitment,
@@ -47,7 +48,6 @@ from koii_p2p.settlement.refusals import (
     UnknownTask,
 )
 from koii_p2p.settlement.rpc import RpcClient
-from koii_p2p.settlement.sending import Sender, keypair_of
 
 LINK_ATTEMPTS: Final = 8
 """How often a record is signed anew because another one came first. Each time somebody else has anchored, and a round
@@ -90,7 +90,7 @@ class OvertakenError(ChainError):
         )
 
 
-class MemoSettlement:
+class MemoSettlement(Carrier):
     """`Settlement` over memos, for the one task of `genesis`. `payer` pays fees; `staker` signs for the node.
 
     Raises `NotCarried` for whatever moves money, and `OtherGenesis` for any other task.
@@ -105,38 +105,9 @@ class MemoSettlement:
         *,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._rpc = rpc
+        super().__init__(rpc, payer, staker)
         self._memo_genesis = genesis
-        self._sender = Sender(rpc, payer)
-        self._staker = None if staker is None else keypair_of(staker)
         self._reader = MemoReader(rpc, genesis, limit=limits.history_transactions)
-        self._chain_name: bytes | None = None
-
-    @property
-    def payer(self) -> bytes:
-        """The 32-byte key that pays."""
-        return bytes(self._sender.payer.pubkey())
-
-    @property
-    def staker(self) -> bytes | None:
-        """The 32-byte staking key, if there is one."""
-        return None if self._staker is None else bytes(self._staker.pubkey())
-
-    # -- reading
-
-    async def genesis(self) -> bytes:
-        """The cluster's genesis hash (32 bytes); asked for once. Not to be confused with the task's document."""
-        if self._chain_name is None:
-            self._chain_name = await self._rpc.get_genesis_hash()
-        return self._chain_name
-
-    async def slot(self) -> int:
-        """The current slot, as new as the node knows it."""
-        return await self._rpc.get_slot("processed")
-
-    async def blockhash_after(self, slot: int) -> tuple[int, bytes] | None:
-        """Slot and blockhash of the first confirmed block at or after `slot`, or None while there is none."""
-        return await self._rpc.get_first_block(slot)
 
     async def task_state(self, task: bytes) -> TaskState:
         """The task as its records leave it. `vault` and `funded` are what the creator pledged.
@@ -303,15 +274,6 @@ class MemoSettlement:
         own = self._memo_genesis.terms.task
         if task != own:
             raise OtherGenesis(task, own)
-
-    def _require_staker(self) -> Keypair:
-        if self._staker is None:
-            raise ConfigurationError(
-                "This needs the staking key.",
-                "Only the main wallet was given.",
-                "Give the node's staking key file.",
-            )
-        return self._staker
 
     def _chain_entry(self, one: Judged) -> ChainEntry:
         entry = one.entry

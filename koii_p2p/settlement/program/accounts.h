@@ -51,17 +51,30 @@ static u64 check_address(const Account *account, u8 bump, u64 error) {
 
 static u64 check_kind(const Account *account, u64 size, u64 magic) {
   REQUIRE(same(account->owner, S->program, KEY), ERR_WRONG_OWNER);
+  REQUIRE(size != TASK_SIZE || account->data_length != CLOSED_TASK_SIZE, ERR_TASK_CLOSED);
   REQUIRE(account->data_length == size, ERR_WRONG_SIZE);
   REQUIRE(U64(account->data, 0) == magic, ERR_WRONG_MAGIC);
   return 0;
 }
 
-static u64 check_task(const Account *task) {
-  REQUIRE(task->is_writable, ERR_NOT_WRITABLE);
+static u64 check_genuine_task(const Account *task) {
   TRY(check_kind(task, TASK_SIZE, TASK_MAGIC_VALUE));
   REQUIRE(task->data[TASK_VERSION] == LAYOUT_VERSION, ERR_WRONG_MAGIC);
   task_seeds(task->data + TASK_CREATOR, task->data + TASK_NONCE);
   return check_address(task, task->data[TASK_BUMP], ERR_WRONG_TASK_ADDRESS);
+}
+
+/* Every instruction takes its task as an account to change, so that the task's transactions are its whole history. */
+static u64 check_task(const Account *task) {
+  REQUIRE(task->is_writable, ERR_NOT_WRITABLE);
+  return check_genuine_task(task);
+}
+
+static u64 check_closed_task(const Account *task) {
+  REQUIRE(!same(task->owner, S->program, KEY) || task->data_length != TASK_SIZE, ERR_TASK_NOT_CLOSED);
+  TRY(check_kind(task, CLOSED_TASK_SIZE, CLOSED_MAGIC_VALUE));
+  task_seeds(task->data + CLOSED_TASK_CREATOR, task->data + CLOSED_TASK_NONCE);
+  return check_address(task, task->data[CLOSED_TASK_BUMP], ERR_WRONG_TASK_ADDRESS);
 }
 
 static u64 check_vault(const Account *task, const Account *vault) {
@@ -101,6 +114,20 @@ static u64 open_account(const Account *system, const Account *payer, Account *ac
   put_call_data(SYSTEM_ASSIGN, 0);
   sol_memcpy_(S->call_data + 4, S->program, KEY);
   return call_system(system, 1, 36, 1);
+}
+
+/* Zeroes an account of ours and cuts it to `size` bytes. */
+static void wipe_but(Account *account, u64 size) {
+  sol_memset_(account->data, 0, account->data_length);
+  account->data_length = size;
+  *(u64 *)(account->data - 8) = size; /* where the runtime reads it */
+}
+
+/* Gives an emptied account back to the system program: Roe that anyone sends it in the same transaction would
+ * otherwise keep it alive with its old bytes. */
+static void wipe(Account *account) {
+  wipe_but(account, 0);
+  sol_memset_(account->owner, 0, KEY);
 }
 
 /* ---- windows of a task: those of koii_p2p/rounds/clock.py ------------------------------------------------------- */
@@ -147,6 +174,12 @@ static u64 list_audit(const u8 *task, u64 round, u64 attempt, u64 *opens, u64 *c
 static u64 roster_interval(const u8 *task, u64 slot) {
   u64 start = U64(task, TASK_STARTING_SLOT);
   return slot < start ? 0 : 1 + (slot - start) / U64(task, TASK_ROUND_TIME);
+}
+
+/* Whether the work of this round began, or would have, while the task was inactive. Of several such times the last one
+ * counts: rounds of one before it are past their windows, or nobody has worked in them. */
+static int is_idle(const u8 *task, u64 round) {
+  return round >= U64(task, TASK_IDLE_FROM) && round < U64(task, TASK_IDLE_UNTIL);
 }
 
 /* ---- rounds and lists of a task --------------------------------------------------------------------------------- */

@@ -56,7 +56,7 @@ extern u64 sol_memcpy_(void *to, const void *from, u64 length);
 extern u64 sol_memset_(void *to, u8 value, u64 length);
 extern u64 sol_memcmp_(const void *a, const void *b, u64 length, int *result);
 
-#define MAX_ACCOUNTS 5
+#define MAX_ACCOUNTS 6
 #define MAX_SEEDS 4
 #define KEY 32
 #define REALLOCATION_ROOM 10240 /* the runtime leaves this many bytes behind each account's data */
@@ -82,6 +82,7 @@ typedef struct {
   Slice slices[3];
   u8 digest[KEY];
   u8 record[ANCHOR_RECORD_SIZE];
+  u8 closed[CLOSED_TASK_SIZE] __attribute__((aligned(8)));
 } Scratch;
 
 #define S ((Scratch *)0x300000000ULL)
