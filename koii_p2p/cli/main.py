@@ -33,10 +33,11 @@ class OutputFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its module has either `app` (a typer app: a group) or `command` (a function)."""
+    """A command: its module has either `app` (a typer app: a group) or the function of this name."""
 
     module: str
     summary: str
+    function: str = "command"
 
 
 COMMANDS = {
@@ -49,6 +50,12 @@ COMMANDS = {
     "round": Command("koii_p2p.cli.round_show", "Show one round: submissions, votes, outcomes, anchors."),
     "explain": Command("koii_p2p.cli.explain", "Say why a key was or was not paid for a round."),
     "receipt": Command("koii_p2p.cli.receipt", "Write and check proofs of what a round came to for a key."),
+    "balance": Command("koii_p2p.cli.balance", "Show what the keys hold, and their stakes."),
+    "stake": Command("koii_p2p.cli.money", "Stake in a task.", "stake"),
+    "unstake": Command("koii_p2p.cli.money", "Ask a stake back.", "unstake"),
+    "withdraw": Command("koii_p2p.cli.money", "Pay out a stake that was asked back.", "withdraw"),
+    "claim": Command("koii_p2p.cli.money", "Have rewards paid.", "claim"),
+    "task": Command("koii_p2p.cli.tasks", "Look at tasks; create, fund, pause, update and close them."),
     "k2": Command("koii_p2p.cli.k2", "Run a local K2; give out its coins."),
     "testnet": Command("koii_p2p.cli.testnet", "Run, watch, check and end a network of real nodes."),
 }
@@ -127,7 +134,7 @@ def build_app(asked_for: str | None) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, help=command.summary, no_args_is_help=True)
         else:
-            app.command(name, help=command.summary)(module.command)
+            app.command(name, help=command.summary)(getattr(module, command.function))
     return app
 
 

@@ -19,7 +19,7 @@ from tests.e2e.shell import LONG, Running, koii_p2p, running, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-OWN_STORIES = {"local-k2.md": "test_local_k2_page.py"}
+OWN_STORIES = {"local-k2.md": "test_local_k2_page.py", "money.md": "test_money_page.py"}
 """Pages whose commands are run by a story of their own, and where it is."""
 
 DOCUMENTS = (
