@@ -7,7 +7,7 @@ from enum import Enum
 
 from koii_p2p.records.schema import Ballot, BallotEntry, Kind, Statement, Submission, Verdict
 from koii_p2p.rounds.audit_rules import Profile
-from koii_p2p.rounds.commitment import NO_PREVIOUS, build_commitment
+from koii_p2p.rounds.commitment import build_commitment
 from koii_p2p.rounds.engine import RoundEngine
 from koii_p2p.rounds.events import Action, AnchorCommitment, SignAndPublish
 from koii_p2p.rounds.objections import ListObjection
@@ -105,7 +105,7 @@ def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorC
         if state.roster is None or state.beacon is None or state.assignment is None:
             continue
         if window.opens + HASTE <= engine.slot < window.closes:
-            previous = _previous_digest(engine, number)
+            previous = engine.previous_digest(number)
             state.proposal = build_commitment(
                 engine.terms, state.roster, state.beacon, previous, state.records(), state.assignment
             )
@@ -113,15 +113,6 @@ def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorC
             digest, commitment = built.commitment.digest, built.commitment.encode()
             found.append(AnchorCommitment(number, 0, digest, commitment, built.bundle.encode()))
     return found
-
-
-def _previous_digest(engine: RoundEngine, number: int) -> bytes:
-    """See `Commitment.previous`."""
-    for earlier in range(number - 1, -1, -1):
-        anchored = engine.anchored(earlier)
-        if anchored is not None and anchored.attempt == 0 and not anchored.rejected:
-            return anchored.commitment
-    return NO_PREVIOUS
 
 
 def committed_instead(

@@ -9,7 +9,7 @@ from koii_p2p.records.schema import CommitmentNotice, Kind, ListNotice, ListVote
 from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.adoption import read_commitment, rebuild
-from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.anchors import AnchoredRound, previous_digest
 from koii_p2p.rounds.asking import Asking
 from koii_p2p.rounds.clock import Window
 from koii_p2p.rounds.commitment import (
@@ -266,19 +266,15 @@ class Anchoring:
             self._terms,
             state.roster,
             state.beacon,
-            self._previous_digest(state.round),
+            self.previous_digest(state.round),
             without_late_canaries(state, self._terms),
             state.assignment,
         )
         return state.proposal
 
-    def _previous_digest(self, number: int) -> bytes:
-        before = [
-            earlier
-            for earlier, anchored in (self._anchored or {}).items()
-            if earlier < number and anchored.attempt == 0 and not anchored.rejected
-        ]
-        return self._anchored[max(before)].commitment if before and self._anchored else NO_PREVIOUS
+    def previous_digest(self, number: int) -> bytes:
+        """The commitment that one to this round follows, by K2 as last read."""
+        return previous_digest(self._anchored or {}, number)
 
     def _follow_commitment(self, state: RoundState, anchored: AnchoredRound) -> Iterator[Action]:
         """Adopt the anchored commitment if our records lead to it; otherwise ask peers for what it holds."""
@@ -554,7 +550,7 @@ class Anchoring:
             yield keep
             return
         yield from self._take_in(read.bundle)
-        built = rebuild(read, state, self._previous_digest(state.round), self._terms, self._book.genesis)
+        built = rebuild(read, state, self.previous_digest(state.round), self._terms, self._book.genesis)
         if isinstance(built, ListObjection):
             self._book.count("WRONG_COMMITMENT")
             state.objection = built

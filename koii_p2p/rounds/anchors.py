@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from koii_p2p.rounds.commitment import NO_PREVIOUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,14 @@ class AnchoredRound:
     def anchorers(self) -> tuple[bytes, ...]:
         """Who anchored this attempt: its commitment and, if there is one, its list; each key once."""
         return tuple(dict.fromkeys(key for key in (self.commitment_by, self.list_by) if key is not None))
+
+
+def previous_digest(anchored: Mapping[int, AnchoredRound], number: int) -> bytes:
+    """Digest that a commitment to this round follows, `Commitment.previous`: of the newest round before it whose first
+    attempt stands."""
+    standing = [
+        earlier
+        for earlier, anchor in anchored.items()
+        if earlier < number and anchor.attempt == 0 and not anchor.rejected
+    ]
+    return anchored[max(standing)].commitment if standing else NO_PREVIOUS

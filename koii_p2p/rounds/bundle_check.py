@@ -9,8 +9,7 @@ from typing import Final
 
 from koii_p2p.records.envelope import Envelope, Verified, decode_record, verify
 from koii_p2p.records.reasons import RecordError
-from koii_p2p.records.schema import Ballot, BallotReveal, Challenge
-from koii_p2p.records.seals import opens
+from koii_p2p.records.schema import Challenge
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.commitment import Bundle, Commitment
 from koii_p2p.rounds.eligibility import (
@@ -24,7 +23,14 @@ from koii_p2p.rounds.eligibility import (
 from koii_p2p.rounds.findings import FindingCode
 from koii_p2p.rounds.offences import offender_of
 from koii_p2p.rounds.reasons import Reason
-from koii_p2p.rounds.round_records import MisplacedRecord, RoundRecords, disputed, entries_of, section_of
+from koii_p2p.rounds.round_records import (
+    MisplacedRecord,
+    RoundRecords,
+    disputed,
+    entries_of,
+    opens_ballot,
+    section_of,
+)
 from koii_p2p.rounds.terms import TaskTerms
 
 Find = Callable[[FindingCode, str, bytes | None], None]
@@ -206,7 +212,7 @@ class _BundleCheck:
             if ballot is None:
                 if ballots_good:
                     self._blame("reveals", FindingCode.REVEAL_WITHOUT_BALLOT, record)
-            elif self._opens(record, ballot):
+            elif opens_ballot(record, ballot, self._terms.task, self._round):
                 readable.add(auditor)
             else:
                 self._blame("reveals", FindingCode.SEAL_BROKEN, record)
@@ -215,15 +221,6 @@ class _BundleCheck:
                 if auditor not in records.reveals:
                     self._blame("ballots", FindingCode.BALLOT_UNREVEALED, record)
         return readable
-
-    def _opens(self, reveal: Verified, ballot: Verified) -> bool:
-        said, sealed = reveal.statement.body, ballot.statement.body
-        return (
-            isinstance(said, BallotReveal)
-            and isinstance(sealed, Ballot)
-            and sealed.seal is not None
-            and opens(said, sealed.seal, self._terms.task, self._round, reveal.author)
-        )
 
     def _check_voices(self, records: RoundRecords) -> None:
         for section in ("ballots", "reveals", "full_ballots", "challenges"):

@@ -30,7 +30,7 @@ from koii_p2p.rounds.events import Action, Event
 from koii_p2p.rounds.item_set import ItemSet
 from koii_p2p.rounds.offences import carrying_round
 from koii_p2p.rounds.record_book import BookStatistics, RecordBook
-from koii_p2p.rounds.reputation import Reputation, audit_rate
+from koii_p2p.rounds.reputation import Reputation, audit_rates
 from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.round_state import RoundState
 from koii_p2p.rounds.taking_part import TakingPart
@@ -158,6 +158,10 @@ class RoundEngine:
         """What K2 holds of a round, as last read."""
         return self._anchoring.anchored(number)
 
+    def previous_digest(self, number: int) -> bytes:
+        """Digest of the commitment that one to this round has to follow."""
+        return self._anchoring.previous_digest(number)
+
     def list_of(self, number: int) -> DistributionList | None:
         """The list of a round that is both anchored and held by us."""
         return self._anchoring.list_of(number)
@@ -237,7 +241,7 @@ class RoundEngine:
         if known is None:
             yield from self._anchoring.missing_standings(state.round)
             return
-        rates = {key: audit_rate(found, self.terms.audit) for key, found in known.items()}
+        rates = audit_rates(known, self.terms.audit)
         state.assignment = AuditAssignment(state.beacon, state.roster, self.terms.audit, rates)
 
     # --- reconciliation

@@ -24,7 +24,7 @@ from koii_p2p.rounds.explain_audit import AuditDetail, Duty, audit_of, duties_of
 from koii_p2p.rounds.explain_money import AmountDetail, amounts_of, reason_of_money
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.objections import ListObjection
-from koii_p2p.rounds.reputation import Reputation, audit_rate
+from koii_p2p.rounds.reputation import Reputation, audit_rates
 from koii_p2p.rounds.roster import Roster, StakeHistory
 from koii_p2p.rounds.round_records import MisplacedRecord, sort_records
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
@@ -248,7 +248,7 @@ def _rates(facts: RoundFacts) -> dict[bytes, int]:
     rules = facts.terms.audit
     if not rules.reputation_floor:
         return {}
-    return {key: audit_rate(found, rules) for key, found in (facts.reputations or {}).items()}
+    return audit_rates(facts.reputations or {}, rules)
 
 
 # --- the work

@@ -172,6 +172,11 @@ def audit_rate(reputation: Reputation | None, rules: AuditRules) -> int:
     return rules.audit_rate - (rules.audit_rate - rules.reputation_floor) * reputation.score // BASIS_POINTS
 
 
+def audit_rates(found: Mapping[bytes, Reputation], rules: AuditRules) -> dict[bytes, int]:
+    """`audit_rate` of every key with a reputation, in basis points."""
+    return {key: audit_rate(reputation, rules) for key, reputation in found.items()}
+
+
 def _conducts(standing: RoundStanding) -> dict[bytes, Conduct]:
     conducts = {key: _AS_SUBMITTER[outcome] for key, outcome in standing.outcomes.items()}
     for key, status in standing.auditors.items():

@@ -172,7 +172,8 @@ def select_cast(
     reveals = {
         auditor: record
         for auditor, record in records.reveals.items()
-        if auditor in records.ballots and _opens(record, records.ballots[auditor], terms)
+        if auditor in records.ballots
+        and opens_ballot(record, records.ballots[auditor], terms.task, record.round)
     }
     ballots = {
         auditor: record
@@ -285,13 +286,14 @@ def _seated(auditors: Collection[bytes], assignment: AuditAssignment) -> tuple[b
     return (*stakers, *assignment.seated(auditor for auditor in auditors if auditor not in assignment.roster))
 
 
-def _opens(reveal: Verified, ballot: Verified, terms: TaskTerms) -> bool:
+def opens_ballot(reveal: Verified, ballot: Verified, task: bytes, round: int) -> bool:
+    """Whether a reveal is what its author sealed in this ballot of a task's round."""
     said, sealed = reveal.statement.body, ballot.statement.body
     return (
         isinstance(said, BallotReveal)
         and isinstance(sealed, Ballot)
         and sealed.seal is not None
-        and opens(said, sealed.seal, terms.task, reveal.round, reveal.author)
+        and opens(said, sealed.seal, task, round, reveal.author)
     )
 
 

@@ -17,15 +17,15 @@ from solders.transaction import VersionedTransaction
 
 from koii_p2p.records.envelope import decode_record, verify
 from koii_p2p.rounds import merkle
-from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.anchors import AnchoredRound, previous_digest
 from koii_p2p.rounds.assignment import AuditAssignment
-from koii_p2p.rounds.commitment import NO_PREVIOUS, Bundle, Commitment, CommitmentError, build_commitment
+from koii_p2p.rounds.commitment import Bundle, Commitment, CommitmentError, build_commitment
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
 from koii_p2p.rounds.reputation import (
     REPUTATION_ROUNDS,
     Reputation,
     RoundStanding,
-    audit_rate,
+    audit_rates,
     counts_in,
     reputations,
     standing_of,
@@ -355,7 +355,7 @@ class _Check:
                 anchored_root=anchored.list_root,
                 anchored_reward_total=anchored.reward_total,
                 anchored_slash_total=anchored.slash_total,
-                previous_digest=_previous_digest(number, anchors),
+                previous_digest=previous_digest(anchors, number),
                 reputations=known,
             ),
             previous,
@@ -495,16 +495,6 @@ def _settled_round(entry: ChainEntry) -> int | None:
     return entry.instruction.round if isinstance(entry.instruction, Settle) else None
 
 
-def _previous_digest(number: int, anchors: Mapping[int, AnchoredRound]) -> bytes:
-    """The newest commitment of an earlier round that stood at its first attempt."""
-    stood = [
-        earlier
-        for earlier, anchored in anchors.items()
-        if earlier < number and anchored.attempt == 0 and not anchored.rejected
-    ]
-    return anchors[max(stood)].commitment if stood else NO_PREVIOUS
-
-
 def _reputations(
     number: int,
     anchors: Mapping[int, AnchoredRound],
@@ -533,7 +523,7 @@ def _play(
     known: Mapping[bytes, Reputation],
 ) -> Played:
     """Play a round again whose commitment and bundle were found to be right."""
-    rates = {key: audit_rate(found, terms.audit) for key, found in known.items()}
+    rates = audit_rates(known, terms.audit)
     assignment = AuditAssignment(commitment.beacon, roster, terms.audit, rates)
     verified = [verify(decode_record(raw), genesis) for raw in Bundle.decode(bundle).records]
     records = sort_records(verified, terms, roster, genesis)
