@@ -1,12 +1,11 @@
-"""Build the settlement program: write `layout.h` from the Python tables, compile the C source, link the
-`.so`.
+"""Build the settlement program, and the stand-in for Koii's task program that tests run.
 
-    python scripts/build_program.py            # builds into koii_p2p/settlement/program/
-    python scripts/build_program.py --check    # builds in a temporary folder and compares with the committed
-    files
+    python scripts/build_program.py            # writes koii_p2p/settlement/program/ and scripts/koii_standin/
+    python scripts/build_program.py --check    # only compares with the committed files
 
-Needs clang 14 with the BPF target (Debian: `apt-get install --no-install-recommends clang-14`). The result
-depends on the source and the compiler's version only: the same inputs give the same bytes.
+`layout.h` is written from the Python tables, the C sources are compiled and each is linked to a `.so`. Needs
+clang 14 with the BPF target (Debian: `apt-get install --no-install-recommends clang-14`). The result depends
+on the source and the compiler's version only: the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from koii_p2p.settlement.refusals import ProgramError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = ROOT / "koii_p2p" / "settlement" / "program"
+STANDIN: Final = ROOT / "scripts" / "koii_standin"
 HEADERS: Final = ("runtime.h", "accounts.h", "stakes.h", "anchors.h", "leaves.h")
 COMPILER: Final = "clang-14"
 FLAGS: Final = (
@@ -162,23 +162,31 @@ def build() -> bytes:
     return compile_and_link(PROGRAM / "settlement.c", headers | {"layout.h": header()})
 
 
+def build_standin() -> bytes:
+    """The stand-in's bytes, built from the source as it is now. Raises `BuildError`."""
+    return compile_and_link(STANDIN / "standin.c")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build the settlement program.")
+    parser = argparse.ArgumentParser(description="Build the settlement program and the stand-in of Koii's.")
     parser.add_argument("--check", action="store_true", help="only compare with the committed files")
     arguments = parser.parse_args()
     try:
-        binary = build()
+        outputs = {
+            PROGRAM / "layout.h": header().encode(),
+            PROGRAM / "settlement.so": build(),
+            STANDIN / "standin.so": build_standin(),
+        }
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    outputs = {PROGRAM / "layout.h": header().encode(), PROGRAM / "settlement.so": binary}
     stale = [path.name for path, data in outputs.items() if not path.exists() or path.read_bytes() != data]
     if arguments.check:
-        print(f"differs: {', '.join(stale)}" if stale else "layout.h and settlement.so are up to date")
+        print(f"differs: {', '.join(stale)}" if stale else "everything is up to date")
         return 1 if stale else 0
     for path, data in outputs.items():
         path.write_bytes(data)
-    print(f"settlement.so: {len(binary)} bytes")
+        print(f"{path.name}: {len(data)} bytes")
     return 0
 
 

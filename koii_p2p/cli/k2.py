@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import trio
 import typer
@@ -15,27 +14,13 @@ from solders.pubkey import Pubkey
 
 from koii_p2p.cli import k2_faults, k2_show
 from koii_p2p.cli.amounts import roe_given
-from koii_p2p.cli.k2_faults import (
-    DelayMs,
-    DelaySlots,
-    Drop,
-    DropRequests,
-    History,
-    Lag,
-    Rate,
-    Reorder,
-    Seed,
-    Unhealthy,
-    Wrong,
-    WrongShare,
-    faults_of,
-    switches_given,
-)
+from koii_p2p.cli.k2_faults import Given, faults_of, with_fault_switches
 from koii_p2p.cli.main import EXIT_INTERRUPTED, Invocation, OutputFormat
 from koii_p2p.cli.output import configure_logs, koii, pairs, print_result
 from koii_p2p.cli.settings import Settings, load_settings
 from koii_p2p.errors import ChainError
-from koii_p2p.localk2 import LocalK2Address, LocalK2Settings, serve
+from koii_p2p.localk2 import LocalK2Address, LocalK2Settings
+from koii_p2p.localk2.__main__ import address_json, run_until_stopped
 from koii_p2p.localk2.snapshots import SnapshotSummary, restore, save
 from koii_p2p.settlement.rpc import RpcClient
 
@@ -53,8 +38,10 @@ def k2() -> None:
 
 
 @app.command("up")
+@with_fault_switches
 def up(
     ctx: typer.Context,
+    *,
     path: Annotated[
         Path | None, typer.Option("--path", help="Folder of the ledger; the home's `k2`.")
     ] = None,
@@ -66,18 +53,7 @@ def up(
     rpc_nodes: Annotated[
         int, typer.Option("--rpc-nodes", help="RPC nodes of this chain, each with faults of its own.")
     ] = 1,
-    drop: Drop = None,
-    drop_requests: DropRequests = None,
-    delay_ms: DelayMs = None,
-    delay_slots: DelaySlots = None,
-    reorder: Reorder = None,
-    unhealthy: Unhealthy = None,
-    lag: Lag = None,
-    history: History = None,
-    rate: Rate = None,
-    wrong: Wrong = None,
-    wrong_share: WrongShare = None,
-    seed: Seed = None,
+    given: Given,
     allow_faults: Annotated[
         bool, typer.Option("--allow-faults", help="Let `k2 faults`, `rollback` and `prune` change it.")
     ] = False,
@@ -86,20 +62,6 @@ def up(
     invocation: Invocation = ctx.obj
     settings = load_settings(invocation).settings
     configure_logs(invocation.verbosity, settings.log_level)
-    given = switches_given(
-        drop=drop,
-        drop_requests=drop_requests,
-        delay_ms=delay_ms,
-        delay_slots=delay_slots,
-        reorder=reorder,
-        unhealthy=unhealthy,
-        lag=lag,
-        history=history,
-        rate=rate,
-        wrong=wrong,
-        wrong_share=wrong_share,
-        seed=seed,
-    )
     local = LocalK2Settings(
         _folder(path, settings),
         port=port,
@@ -109,46 +71,15 @@ def up(
         allow_faults=allow_faults,
         rpc_nodes=rpc_nodes,
     )
-    return trio.run(_serve, local, settings.output)
 
-
-async def _serve(local: LocalK2Settings, output: OutputFormat) -> int:
-    interrupted = False
-
-    async def stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        nonlocal interrupted
-        interrupted = await anext(signals) == signal.SIGINT
-        scope.cancel()
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_on_signal, signals, nursery.cancel_scope)
-            await serve(
-                local, task_status=cast("trio.TaskStatus[LocalK2Address]", _Announcement(local, output))
-            )
-    return EXIT_INTERRUPTED if interrupted else 0
-
-
-class _Announcement:
-    """Stands in for a nursery's task status: prints the address when the server reports it."""
-
-    def __init__(self, local: LocalK2Settings, output: OutputFormat) -> None:
-        self._local = local
-        self._output = output
-
-    def started(self, address: LocalK2Address) -> None:
-        found: dict[str, object] = {
-            "url": address.url,
-            "ws": address.ws,
-            "genesis": str(Hash(address.genesis)),
-            "faucet": str(Pubkey(address.faucet)),
-            "path": str(self._local.path),
-        }
-        if len(address.nodes) > 1:
-            found["nodes"] = list(address.nodes)
+    def announce(address: LocalK2Address) -> None:
+        found = {**address_json(address), "path": str(local.path)}
         shown = found if "nodes" not in found else {**found, "nodes": ", ".join(address.nodes)}
-        print_result(found, pairs(shown), self._output)
+        print_result(found, pairs(shown), settings.output)
         sys.stdout.flush()
+
+    stopped_by = trio.run(run_until_stopped, local, announce)
+    return EXIT_INTERRUPTED if stopped_by is signal.SIGINT else 0
 
 
 @app.command("save")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, Final, TypeVar
 
 import trio
 import typer
@@ -16,40 +18,75 @@ from koii_p2p.localk2.faults import WRONG_REPLIES, Faults
 from koii_p2p.localk2.methods_admin import ADMIN_REFUSED
 from koii_p2p.settlement.rpc import RpcClient, RpcError
 
-Drop = Annotated[float | None, typer.Option("--drop", help="Share of transactions that are lost, 0 to 1.")]
-DropRequests = Annotated[
-    float | None, typer.Option("--drop-requests", help="Share of requests that are never answered, 0 to 1.")
-]
-DelayMs = Annotated[int | None, typer.Option("--delay-ms", help="Hold every reply for so long.")]
-DelaySlots = Annotated[
-    int | None, typer.Option("--delay-slots", help="Hold every transaction for so many slots.")
-]
-Reorder = Annotated[
-    bool | None,
-    typer.Option("--reorder/--in-order", help="Execute each slot's transactions in a drawn order."),
-]
-Unhealthy = Annotated[
-    bool | None, typer.Option("--unhealthy/--healthy", help="Fail the health check, and preflights with it.")
-]
-Lag = Annotated[int | None, typer.Option("--lag", help="Reads answer as of so many slots ago.")]
-History = Annotated[int | None, typer.Option("--history", help="Keep only so many slots.")]
-Rate = Annotated[int | None, typer.Option("--rate", help="At most so many requests in a second; then 429.")]
-Wrong = Annotated[
-    list[str] | None,
-    typer.Option("--wrong", help=f"Answer wrongly: {', '.join(WRONG_REPLIES)}; may be given several times."),
-]
-WrongShare = Annotated[
-    float | None, typer.Option("--wrong-share", help="Share of the replies that are wrong, 0 to 1.")
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="What all chances are drawn from.")]
+Result = TypeVar("Result")
+
+Given = Mapping[str, Any]
+"""The faults that were given on the command line, by their names."""
+
+_SWITCHES: Final[Mapping[str, object]] = {
+    "drop": Annotated[
+        float | None, typer.Option("--drop", help="Share of transactions that are lost, 0 to 1.")
+    ],
+    "drop_requests": Annotated[
+        float | None,
+        typer.Option("--drop-requests", help="Share of requests that are never answered, 0 to 1."),
+    ],
+    "delay_ms": Annotated[int | None, typer.Option("--delay-ms", help="Hold every reply for so long.")],
+    "delay_slots": Annotated[
+        int | None, typer.Option("--delay-slots", help="Hold every transaction for so many slots.")
+    ],
+    "reorder": Annotated[
+        bool | None,
+        typer.Option("--reorder/--in-order", help="Execute each slot's transactions in a drawn order."),
+    ],
+    "unhealthy": Annotated[
+        bool | None,
+        typer.Option("--unhealthy/--healthy", help="Fail the health check, and preflights with it."),
+    ],
+    "lag": Annotated[int | None, typer.Option("--lag", help="Reads answer as of so many slots ago.")],
+    "history": Annotated[int | None, typer.Option("--history", help="Keep only so many slots.")],
+    "rate": Annotated[
+        int | None, typer.Option("--rate", help="At most so many requests in a second; then 429.")
+    ],
+    "wrong": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--wrong", help=f"Answer wrongly: {', '.join(WRONG_REPLIES)}; may be given several times."
+        ),
+    ],
+    "wrong_share": Annotated[
+        float | None, typer.Option("--wrong-share", help="Share of the replies that are wrong, 0 to 1.")
+    ],
+    "seed": Annotated[int | None, typer.Option("--seed", help="What all chances are drawn from.")],
+}
+"""The type of the option that sets each field of `Faults`."""
 
 
-def switches_given(**given: object) -> dict[str, object]:
-    """The faults that were given on the command line, by their names."""
-    return {name: value for name, value in given.items() if value is not None and value != []}
+def with_fault_switches(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Let a command take every fault as an option, in the place of its parameter `given`: `Given`."""
+
+    @wraps(command)
+    def taking_switches(**values: Any) -> Result:
+        switches = {name: values.pop(name) for name in _SWITCHES}
+        given = {name: value for name, value in switches.items() if value is not None and value != []}
+        return command(given=given, **values)
+
+    own = signature(command, eval_str=True)
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in _SWITCHES.items()
+    ]
+    taken = [
+        one
+        for own_one in own.parameters.values()
+        for one in (options if own_one.name == "given" else [own_one])
+    ]
+    # typer makes a command's options from the signature that `inspect` finds here.
+    taking_switches.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
+    return taking_switches
 
 
-def faults_of(given: Mapping[str, object]) -> Faults:
+def faults_of(given: Given) -> Faults:
     """Faults from what was given.
 
     Raises:
@@ -77,37 +114,14 @@ async def call_admin(url: str, method: str, *params: Any) -> Any:
             ) from error
 
 
+@with_fault_switches
 def faults(
     ctx: typer.Context,
-    drop: Drop = None,
-    drop_requests: DropRequests = None,
-    delay_ms: DelayMs = None,
-    delay_slots: DelaySlots = None,
-    reorder: Reorder = None,
-    unhealthy: Unhealthy = None,
-    lag: Lag = None,
-    history: History = None,
-    rate: Rate = None,
-    wrong: Wrong = None,
-    wrong_share: WrongShare = None,
-    seed: Seed = None,
+    *,
+    given: Given,
     clear: Annotated[bool, typer.Option("--clear", help="Switch everything else off first.")] = False,
 ) -> None:
     """Show or change the faults of a running local K2 (started with --allow-faults)."""
-    given = switches_given(
-        drop=drop,
-        drop_requests=drop_requests,
-        delay_ms=delay_ms,
-        delay_slots=delay_slots,
-        reorder=reorder,
-        unhealthy=unhealthy,
-        lag=lag,
-        history=history,
-        rate=rate,
-        wrong=wrong,
-        wrong_share=wrong_share,
-        seed=seed,
-    )
     faults_of(given)  # a value that is not possible is said before anything is changed
     settings = _settings(ctx)
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
 
@@ -52,50 +52,64 @@ def main(arguments: list[str] | None = None) -> int:
             allow_faults=given.allow_faults,
             rpc_nodes=given.rpc_nodes,
         )
-        trio.run(run_until_stopped, settings)
+        trio.run(run_until_stopped, settings, _print_address)
     except OperatorError as error:
         print(error.what, error.why, error.remedy, sep="\n", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-async def run_until_stopped(settings: LocalK2Settings) -> None:
-    """Serve until SIGINT or SIGTERM, and say where once it answers.
+async def run_until_stopped(
+    settings: LocalK2Settings, announce: Callable[[LocalK2Address], None]
+) -> signal.Signals | None:
+    """Serve until SIGINT or SIGTERM, and `announce` where once it answers. Returns the signal.
 
     Raises:
         OperatorError: as `serve` does.
     """
     failure: OperatorError | None = None
+    stopped_by: signal.Signals | None = None
+
+    async def stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.Signals(await anext(signals))
+        scope.cancel()
+
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(stop_on_signal, signals, nursery.cancel_scope)
             try:
-                await serve(settings, task_status=cast("trio.TaskStatus[LocalK2Address]", _Announcement()))
+                status = cast("trio.TaskStatus[LocalK2Address]", _Announcement(announce))
+                await serve(settings, task_status=status)
             except OperatorError as error:
                 failure = error  # raised below, where no exception group hides it
                 nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
+    return stopped_by
 
 
 class _Announcement:
-    """Stands in for a nursery's task status: prints the address when the server reports it."""
+    """Stands in for a nursery's task status: announces the address when the server reports it."""
 
-    def started(self, address: LocalK2Address) -> None:
-        line: dict[str, object] = {
-            "url": address.url,
-            "ws": address.ws,
-            "genesis": str(Hash(address.genesis)),
-            "faucet": str(Pubkey(address.faucet)),
-        }
-        if len(address.nodes) > 1:
-            line["nodes"] = list(address.nodes)
-        print(json.dumps(line), flush=True)
+    def __init__(self, announce: Callable[[LocalK2Address], None]) -> None:
+        self.started = announce
+
+
+def address_json(address: LocalK2Address) -> dict[str, object]:
+    """Where a local K2 answers and what it calls itself, as it is printed; `nodes` if it has several."""
+    nodes = {"nodes": list(address.nodes)} if len(address.nodes) > 1 else {}
+    return {
+        "url": address.url,
+        "ws": address.ws,
+        "genesis": str(Hash(address.genesis)),
+        "faucet": str(Pubkey(address.faucet)),
+        **nodes,
+    }
+
+
+def _print_address(address: LocalK2Address) -> None:
+    print(json.dumps(address_json(address)), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,19 @@ from typing import Self
 
 
 class Meaning(Enum):
-    """A member is written as name and sentence. Its value is the name, portable; its docstring is the sentence."""
+    """A member is written as name and sentence. Its value is the name, portable; its docstring is the sentence.
+
+    An enum whose members carry more than these takes it in an `__init__` of its own.
+    """
 
     _value_: str
 
-    def __new__(cls, code: str, meaning: str = "") -> Self:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
+    def __new__(cls, code: str, *_more: object) -> Self:
+        """Make a member whose value is `code`."""
         member = object.__new__(cls)
         member._value_ = code
-        member.__doc__ = meaning
         return member
+
+    def __init__(self, code: str, meaning: str = "") -> None:
+        """Give the member its docstring."""
+        self.__doc__ = meaning

@@ -6,11 +6,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from koii_p2p.records.cid import cid_of
-from koii_p2p.records.envelope import Verified, decode_record, verify
-from koii_p2p.records.reasons import RecordError
-from koii_p2p.rounds.commitment import BuiltRound, Bundle, Commitment, CommitmentError, build_commitment
+from koii_p2p.rounds.commitment import BuiltRound, Bundle, Commitment, CommitmentError, rebuild_commitment
 from koii_p2p.rounds.objections import ListObjection
-from koii_p2p.rounds.round_records import MisplacedRecord, sort_records
 from koii_p2p.rounds.round_state import RoundState
 from koii_p2p.rounds.terms import TaskTerms
 
@@ -47,26 +44,19 @@ def rebuild(
 ) -> BuiltRound | ListObjection:
     """The round that follows from the bundle's own records, whatever our view is; an objection if it is another one.
 
-    `previous` is the digest of the commitment before. Roster, beacon and auditors of `state` have to be known;
-    raises ValueError otherwise.
+    `previous` is the digest of the commitment before. Beacon and auditors of `state` have to be known; raises
+    ValueError otherwise.
     """
-    if state.roster is None or state.beacon is None or state.assignment is None:
+    if state.beacon is None or state.assignment is None:
         raise ValueError(f"round {state.round} can't be rebuilt before its auditors are known")
     try:
-        records = [_verified(raw, state, genesis) for raw in read.bundle.records]
-        found = sort_records(records, terms, state.roster, genesis)
-        rebuilt = build_commitment(terms, state.roster, state.beacon, previous, found, state.assignment)
-    except (RecordError, MisplacedRecord, CommitmentError):
+        rebuilt = rebuild_commitment(
+            terms, genesis, read.bundle, state.beacon, previous, state.assignment, held=state.by_id
+        )
+    except CommitmentError:
         return ListObjection.INVALID_RECORD
     if rebuilt.bundle != read.bundle:
         return ListObjection.INVALID_RECORD
     if rebuilt.commitment.digest != read.commitment.digest:
         return ListObjection.WRONG_OUTCOME
     return rebuilt
-
-
-def _verified(raw: bytes, state: RoundState, genesis: bytes) -> Verified:
-    """A record of a bundle; those that we hold were verified when they came."""
-    envelope = decode_record(raw)
-    held = state.by_id.get(envelope.id)
-    return held if held is not None else verify(envelope, genesis)

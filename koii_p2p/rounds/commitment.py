@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -12,12 +12,14 @@ from typing import NamedTuple
 from koii_p2p.limits import Limits
 from koii_p2p.records import cbor
 from koii_p2p.records.cid import cid_of, is_cid
+from koii_p2p.records.envelope import Verified, decode_record, verify
+from koii_p2p.records.reasons import RecordError
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.audit_rules import MAX_WITNESS_SEATS
 from koii_p2p.rounds.eligibility import MAX_CHALLENGES
 from koii_p2p.rounds.roster import MAX_ENTRIES, Roster
-from koii_p2p.rounds.round_records import SECTIONS, RoundRecords, select_cast
+from koii_p2p.rounds.round_records import SECTIONS, MisplacedRecord, RoundRecords, select_cast, sort_records
 from koii_p2p.rounds.tally import AuditorStatus, Outcome, Tally, tally
 from koii_p2p.rounds.terms import U64_MAX, TaskTerms
 
@@ -244,6 +246,31 @@ def build_commitment(
         bundle_cid=bundle.cid,
     )
     return BuiltRound(commitment, bundle, chosen, counted)
+
+
+def rebuild_commitment(
+    terms: TaskTerms,
+    genesis: bytes,
+    bundle: Bundle,
+    beacon: bytes,
+    previous: bytes,
+    assignment: AuditAssignment,
+    held: Mapping[bytes, Verified] | None = None,
+) -> BuiltRound:
+    """The round that a bundle's own records lead to, whatever anybody else's view is: `build_commitment` of them.
+
+    The round's roster is that of `assignment`, drawn with this `beacon`. `held` are records by their id whose
+    signatures were checked before. Whether it is the round that was committed to, its digest says. Raises
+    CommitmentError, with what is wrong, for a record that is none or that does not belong to the round.
+    """
+    roster, known = assignment.roster, held or {}
+    try:
+        envelopes = [decode_record(raw) for raw in bundle.records]
+        records = [known.get(envelope.id) or verify(envelope, genesis) for envelope in envelopes]
+        ordered = sort_records(records, terms, roster, genesis)
+    except (RecordError, MisplacedRecord) as error:
+        raise CommitmentError(str(error)) from error
+    return build_commitment(terms, roster, beacon, previous, ordered, assignment)
 
 
 def _most_records(section: str) -> int:

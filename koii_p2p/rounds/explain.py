@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from koii_p2p.records.cid import cid_of
-from koii_p2p.records.envelope import Verified, decode_record, verify
-from koii_p2p.records.reasons import RecordError
+from koii_p2p.records.envelope import Verified
 from koii_p2p.records.schema import CommitmentNotice, Equivocation, Kind, ListNotice, ListVote
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.clock import Phase
-from koii_p2p.rounds.commitment import BuiltRound, Bundle, Commitment, CommitmentError, build_commitment
+from koii_p2p.rounds.commitment import BuiltRound, Bundle, Commitment, CommitmentError, rebuild_commitment
 from koii_p2p.rounds.distribution import DistributionList, Leaf, effective_stake
 from koii_p2p.rounds.explain_audit import AuditDetail, Duty, audit_of, duties_of, reason_of
 from koii_p2p.rounds.explain_money import AmountDetail, amounts_of, reason_of_money
@@ -26,7 +25,6 @@ from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.reputation import Reputation, audit_rates
 from koii_p2p.rounds.roster import Roster, StakeHistory
-from koii_p2p.rounds.round_records import MisplacedRecord, sort_records
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.rounds.why import Why
@@ -230,13 +228,15 @@ def _read_commitment(facts: RoundFacts) -> _Read:
 def _rebuilt(facts: RoundFacts, roster: Roster, commitment: Commitment, bundle_bytes: bytes) -> _Read:
     assignment = AuditAssignment(commitment.beacon, roster, facts.terms.audit, _rates(facts))
     try:
-        bundle = Bundle.decode(bundle_bytes)
-        records = [verify(decode_record(raw), facts.genesis) for raw in bundle.records]
-        ordered = sort_records(records, facts.terms, roster, facts.genesis)
-        built = build_commitment(
-            facts.terms, roster, commitment.beacon, commitment.previous, ordered, assignment
+        built = rebuild_commitment(
+            facts.terms,
+            facts.genesis,
+            Bundle.decode(bundle_bytes),
+            commitment.beacon,
+            commitment.previous,
+            assignment,
         )
-    except (CommitmentError, RecordError, MisplacedRecord) as error:
+    except CommitmentError as error:
         return _Read(commitment, why=Why.COMMITMENT_FALSE, doubt=f"Its records are not in order: {error}.")
     if built.commitment.digest != commitment.digest:
         doubt = "Its records lead to another commitment: other outcomes, standings or records."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from koii_p2p.records.meanings import Meaning
+
 
 class Action(Enum):
     """What becomes of a record. IGNORE costs the sender nothing, REJECT is counted against it."""
@@ -13,7 +15,7 @@ class Action(Enum):
     REJECT = "reject"
 
 
-class Reason(Enum):
+class Reason(Meaning):
     """Why a decoded record is not admitted. The value is the portable name used by vectors and counters.
 
     `Reason.X.__doc__` says what the member means and what it costs the sender, `.action` is IGNORE or
@@ -25,14 +27,11 @@ class Reason(Enum):
     action: Action
     parked: bool
 
-    def __new__(cls, code: str, action: Action, meaning: str, parked: bool = False) -> Reason:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
-        member = object.__new__(cls)
-        member._value_ = code
-        member.action = action
-        member.parked = parked
-        member.__doc__ = meaning
-        return member
+    def __init__(self, code: str, action: Action, meaning: str, parked: bool = False) -> None:
+        """Say what the reason costs, and whether the record is kept."""
+        super().__init__(code, meaning)
+        self.action = action
+        self.parked = parked
 
     UNKNOWN_TASK = (
         "unknown_task",

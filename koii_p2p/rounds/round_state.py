@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from koii_p2p.records.envelope import Verified
@@ -78,6 +77,7 @@ class RoundState:
     amounts: dict[bytes, int] | None = None
     list: DistributionList | None = None
     settled: bool = False
+    kinds: tuple[int, dict[Kind, tuple[Verified, ...]]] = field(default_factory=lambda: (-1, {}))
     items: tuple[int, ItemSet] = field(default_factory=lambda: (-1, ItemSet(())))
 
     def hold(self, record: Verified, genesis: bytes, *, timely: bool) -> None:
@@ -120,11 +120,16 @@ class RoundState:
         self.proposal = self.built = self.amounts = self.list = None
         self.objection = ListObjection.NONE
 
-    def of_kind(self, kind: Kind) -> Iterator[Verified]:
-        """The records of one kind, in the order of their attempts and authors."""
-        for (place, _author), record in sorted(self.held.items(), key=lambda item: item[0]):
-            if place.kind is kind:
-                yield record
+    def of_kind(self, kind: Kind) -> tuple[Verified, ...]:
+        """The records of one kind, in the order of their attempts and authors. Sorted anew when one was added."""
+        if self.kinds[0] != self.changes:
+            self.kinds = (self.changes, {})
+        sorted_kinds = self.kinds[1]
+        if kind not in sorted_kinds:
+            chosen = [held for held in self.held.items() if held[0][0].kind is kind]
+            chosen.sort(key=lambda held: held[0])
+            sorted_kinds[kind] = tuple(record for _place_and_author, record in chosen)
+        return sorted_kinds[kind]
 
     def of_author(self, kind: Kind, author: bytes, attempt: int = 0) -> Verified | None:
         """What an author said of this kind at this stage or attempt, or None."""

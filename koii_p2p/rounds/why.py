@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import StrEnum
+
+from koii_p2p.records.meanings import Meaning
 
 
 class About(StrEnum):
@@ -14,18 +16,15 @@ class About(StrEnum):
     """What became of the amount that this led to."""
 
 
-class Why(Enum):
+class Why(Meaning):
     """One reason. The value is the portable name; `Why.X.__doc__` is its sentence, `Why.X.about` what it is about."""
 
     about: About
 
-    def __new__(cls, code: str, about: About, meaning: str) -> Why:
-        """Make a member whose value is `code` and whose docstring is `meaning`."""
-        member = object.__new__(cls)
-        member._value_ = code
-        member.about = about
-        member.__doc__ = meaning
-        return member
+    def __init__(self, code: str, about: About, meaning: str) -> None:
+        """Say what the member is `about`."""
+        super().__init__(code, meaning)
+        self.about = about
 
     # --- who may take part
     NOT_BEGUN = "not_begun", About.WORK, "The round has not begun: who takes part is not settled yet."

@@ -10,7 +10,8 @@ from koii_p2p.records.envelope import Verified
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import Ballot, BallotReveal, Challenge, Statement, Submission, Verdict
 from koii_p2p.rounds import events
-from koii_p2p.rounds.commitment import NO_PREVIOUS, BuiltRound, Bundle, Commitment, build_commitment
+from koii_p2p.rounds.anchors import previous_digest
+from koii_p2p.rounds.commitment import BuiltRound, Bundle, Commitment, build_commitment
 from koii_p2p.rounds.distribution import (
     DistributionList,
     Leaf,
@@ -109,12 +110,7 @@ class LyingLeader(Adversary):
         terms, net = self.net.terms, self.net
         assert state.roster is not None
         assert state.beacon is not None
-        before = [
-            number
-            for number, anchored in net.chain.anchored.items()
-            if number < state.round and anchored.attempt == 0 and not anchored.rejected
-        ]
-        previous = net.chain.anchored[max(before)].commitment if before else NO_PREVIOUS
+        previous = previous_digest(net.chain.anchored, state.round)
         records = self._chosen(state)
         if records is None:
             return

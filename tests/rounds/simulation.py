@@ -18,7 +18,7 @@ from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.equivocation import Place, place_of
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import BallotReveal, Kind, ListVote, Statement, Verdict
-from koii_p2p.rounds import admission, adoption, events, record_book
+from koii_p2p.rounds import admission, commitment, events, record_book
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.distribution import default_distribution
@@ -62,7 +62,7 @@ def records_read_once() -> Iterator[None]:
     with (
         mock.patch.multiple(record_book, decode_record=decode),
         mock.patch.multiple(admission, verify=verify),
-        mock.patch.multiple(adoption, decode_record=decode, verify=verify),
+        mock.patch.multiple(commitment, decode_record=decode, verify=verify),
         mock.patch.multiple(equivocation, decode_record=decode, verify=verify),
     ):
         yield

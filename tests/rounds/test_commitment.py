@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -21,6 +21,7 @@ from koii_p2p.rounds.commitment import (
     Commitment,
     CommitmentError,
     build_commitment,
+    rebuild_commitment,
 )
 from koii_p2p.rounds.eligibility import FULL_AUDIT, MAX_CHALLENGES
 from koii_p2p.rounds.round_records import SECTIONS, RoundRecords, sort_records
@@ -144,6 +145,48 @@ def test_an_assignment_that_is_handed_on_changes_nothing() -> None:
     built = build_commitment(TERMS, PLAYED.roster, PLAYED.beacon, NO_PREVIOUS, PLAYED.records, drawn)
     assert built.commitment == PLAYED.commitment
     assert built.tally == PLAYED.tally
+
+
+def rebuilt(
+    bundle: Bundle, genesis: bytes = GENESIS, held: Mapping[bytes, Verified] | None = None
+) -> BuiltRound:
+    drawn = AuditAssignment(PLAYED.beacon, PLAYED.roster, TERMS.audit)
+    return rebuild_commitment(TERMS, genesis, bundle, PLAYED.beacon, NO_PREVIOUS, drawn, held)
+
+
+def test_a_bundle_leads_to_its_own_commitment() -> None:
+    found = rebuilt(PLAYED.bundle)
+    assert (found.commitment, found.bundle, found.records) == (
+        PLAYED.commitment,
+        PLAYED.bundle,
+        PLAYED.records,
+    )
+    assert found.tally == PLAYED.tally
+
+
+def test_a_bundle_of_other_records_leads_elsewhere() -> None:
+    fewer = replace(PLAYED.bundle, submissions=PLAYED.bundle.submissions[1:])
+    assert rebuilt(fewer).commitment.digest != PLAYED.commitment.digest
+
+
+def test_a_bundle_with_what_is_no_record_of_the_round_leads_nowhere() -> None:
+    first = PLAYED.bundle.submissions[0]
+    with pytest.raises(CommitmentError, match="end"):
+        rebuilt(replace(PLAYED.bundle, submissions=(first[:-1],)))
+    with pytest.raises(CommitmentError, match="signature"):
+        rebuilt(PLAYED.bundle, genesis=bytes(32))
+    another_round = submission(secret(0), "v", round_number=4)
+    with pytest.raises(CommitmentError, match="of round 4, not 3"):
+        rebuilt(replace(PLAYED.bundle, submissions=(another_round.raw,)))
+
+
+def test_what_was_verified_before_is_not_verified_again() -> None:
+    """Nothing is signed for this genesis hash, so that whatever is verified anew is refused."""
+    held = {record.id: record for record in SPOKEN}
+    assert rebuilt(PLAYED.bundle, bytes(32), held).commitment == PLAYED.commitment
+    del held[SPOKEN[0].id]
+    with pytest.raises(CommitmentError, match="signature"):
+        rebuilt(PLAYED.bundle, bytes(32), held)
 
 
 def test_encoding_and_back() -> None:

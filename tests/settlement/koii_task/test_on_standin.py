@@ -45,8 +45,7 @@ from koii_p2p.settlement.refusals import (
     UnknownTask,
 )
 from koii_p2p.settlement.rpc import TransactionFailed
-from scripts.build_program import compiler_missing
-from scripts.build_standin import build
+from scripts.build_program import build_standin, compiler_missing
 from scripts.koii_standin.state import ELF
 
 from ..virtual_chain import KOII, address, keypair
@@ -70,7 +69,7 @@ def test_the_committed_stand_in_is_what_its_source_gives() -> None:
     if missing is not None:
         print(f"not rebuilt: {missing}")
         pytest.skip(missing)
-    assert ELF.read_bytes() == build(), "run scripts/build_standin.py"
+    assert ELF.read_bytes() == build_standin(), "run scripts/build_program.py"
 
 
 def test_it_is_a_settlement(request: pytest.FixtureRequest) -> None:
@@ -353,6 +352,7 @@ async def test_fund_top_up_and_switch(world: StandinWorld) -> None:
     state = await world.creator.koii_state(world.task)
     assert (state.total_bounty_amount, world.chain.balance(pot) - before) == (BOUNTY + 7 * KOII, 7 * KOII)
     assert not state.is_active
+    assert not (await world.nodes[0].task_state(world.task)).active
     world.at(world.clock.distribution(0).opens)
     with pytest.raises(TransactionFailed):
         await world.nodes[0].anchor_commitment(world.task, 0, b"c" * 32)
