@@ -11,7 +11,7 @@ from rich.text import Text
 
 from koii_p2p.cli.key_names import text_of
 from koii_p2p.cli.lists_at_hand import list_at_hand
-from koii_p2p.cli.money import HeldStake, unlocked_from, unsettled
+from koii_p2p.cli.money import HeldStake, unsettled
 from koii_p2p.cli.output import koii, pairs, print_result, table
 from koii_p2p.cli.settings import Settings
 from koii_p2p.cli.spending import Purse, plain, purse_of, settings_of
@@ -22,6 +22,7 @@ from koii_p2p.settlement.layouts import (
     LayoutError,
     decode_stake,
     newest_settled,
+    unlock_slot,
 )
 from koii_p2p.settlement.refusals import ClosedTask, DamagedAccount
 from koii_p2p.settlement.rpc import DataSize, Memcmp, RpcClient
@@ -90,7 +91,7 @@ async def _task(purse: Purse, held: HeldStake, slot: int) -> dict[str, Any]:
     found |= {"name": state.terms.name, "state": "active" if state.active else "inactive"}
     asked = account.history.unstake_slot
     if asked is not None and account.amount:
-        unlocks = unlocked_from(state, asked, slot)
+        unlocks = unlock_slot(state, asked)
         found |= {"unlock_slot": unlocks, "unlocked": slot >= unlocks}
     anchored = newest_settled(state, slot)
     if anchored is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ from koii_p2p.settlement import instructions as encode
 from koii_p2p.settlement.instructions import InstructionError
 from koii_p2p.settlement.interface import AnchoredList, StakeAccount, TaskState
 from koii_p2p.settlement.layouts import (
-    LOCK_PERIODS,
     STAKE_LAYOUT,
     LayoutError,
     decode_stake,
@@ -145,7 +145,7 @@ async def _unstake(settings: Settings, task: bytes, yes: bool) -> tuple[Sent, di
             raise NotPossible(
                 f"The stake in task {named(state)} is asked back already.",
                 f"That was in slot {asked}.",
-                f"Withdraw it from slot {unlocked_from(state, asked, await purse.k2.slot())} on.",
+                f"Withdraw it from slot {unlock_slot(state, asked)} on.",
             )
         slot = await purse.k2.slot()
         spending = Spending(
@@ -176,9 +176,7 @@ def withdraw(
     yes: YesOption = False,
 ) -> None:
     """Pay a stake out that was asked back, when its lock is over. Of a closed task, the rent of its account."""
-    settings, where = settings_of(ctx), task_given(task)
-    _check_sources(file, peer)
-    _print(settings, *trio.run(_withdraw, settings, where, file, peer, yes))
+    _run_with_list(_withdraw, ctx, task, file, peer, yes)
 
 
 async def _withdraw(
@@ -238,7 +236,7 @@ def _check_unlocked(state: TaskState, account: StakeAccount, slot: int) -> None:
     what = f"The stake of {koii(account.amount)} in task {named(state)} cannot be withdrawn now."
     if asked is None:
         raise NotPossible(what, "It was not asked back.", "Run `koii-p2p unstake` first.")
-    unlocks = unlocked_from(state, asked, slot)
+    unlocks = unlock_slot(state, asked)
     if slot < unlocks:
         raise NotPossible(
             what,
@@ -246,18 +244,6 @@ def _check_unlocked(state: TaskState, account: StakeAccount, slot: int) -> None:
             "list of that round is settled or can no longer come.",
             f"Try again in {unlocks - slot} slots; now is slot {slot}.",
         )
-
-
-def unlocked_from(state: TaskState, asked: int, slot: int) -> int:
-    """The first slot from which on a stake that was asked back can be withdrawn, by what is known in `slot`.
-
-    A list that settled only after three round times ends the lock before the last attempt of its round would.
-    """
-    terms, newest = state.terms, newest_settled(state, slot)
-    expected = unlock_slot(state, asked)
-    if newest is None or newest.round < terms.clock.period(asked):
-        return expected
-    return min(expected, max(slot, asked + LOCK_PERIODS * terms.round_time))
 
 
 def _encoded_withdraw(
@@ -304,17 +290,7 @@ def claim(
     yes: YesOption = False,
 ) -> None:
     """Have the rewards of the newest settled list paid (and its slashes taken). A running node does so by itself."""
-    settings, where = settings_of(ctx), task_given(task)
-    _check_sources(file, peer)
-    sent, found = trio.run(_claim, settings, where, file, peer, yes)
-    if sent is None:
-        print_result(
-            {"signature": None, **found},
-            pairs({**_amounts(found), "claim": "nothing to claim: the list is settled for this key"}),
-            settings.output,
-        )
-    else:
-        _print(settings, sent, found)
+    _run_with_list(_claim, ctx, task, file, peer, yes)
 
 
 async def _claim(
@@ -369,9 +345,19 @@ async def _claim(
 # --- what several of them need
 
 
-def _check_sources(file: Path | None, peer: str | None) -> None:
+def _run_with_list(
+    command: Callable[..., Awaitable[tuple[Sent | None, dict[str, Any]]]],
+    ctx: typer.Context,
+    task: str,
+    file: Path | None,
+    peer: str | None,
+    yes: bool,
+) -> None:
+    """Run a command that shows K2 a leaf, whose list may be named; `Sent` is None if nothing was left to do."""
+    settings, where = settings_of(ctx), task_given(task)
     if file is not None and peer is not None:
         raise typer.BadParameter("--list and --peer exclude each other", param_hint="--list")
+    _print(settings, *trio.run(command, settings, where, file, peer, yes))
 
 
 async def _staked(purse: Purse, state: TaskState) -> HeldStake:
@@ -439,5 +425,10 @@ def _amounts(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print(settings: Settings, sent: Sent, found: dict[str, Any]) -> None:
-    print_result({**found, **sent.as_json()}, pairs({**_amounts(found), **sent.shown()}), settings.output)
+def _print(settings: Settings, sent: Sent | None, found: dict[str, Any]) -> None:
+    if sent is None:
+        told: dict[str, Any] = {"signature": None}
+        shown: dict[str, Any] = {"claim": "nothing to claim: the list is settled for this key"}
+    else:
+        told, shown = sent.as_json(), sent.shown()
+    print_result({**found, **told}, pairs({**_amounts(found), **shown}), settings.output)

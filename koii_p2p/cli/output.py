@@ -88,3 +88,5 @@ def configure_logs(verbosity: int, level: str = "info") -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if verbosity > 1 else logging.WARNING, force=True
     )
+    # It writes down every address in full, and that of an RPC node may hold a provider's key.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -23,6 +23,8 @@ from pydantic_settings import (
 
 from koii_p2p.cli.main import Invocation, OutputFormat
 from koii_p2p.errors import ConfigurationError
+from koii_p2p.settlement.priority_fees import PriorityFees
+from koii_p2p.settlement.rpc_urls import shown_url
 
 PREFIX: Final = "KOII_P2P_"
 
@@ -55,6 +57,7 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 UserPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+UserPaths = Annotated[tuple[UserPath, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -80,6 +83,17 @@ class Settings(BaseSettings):
         default="info", description="The least severe log lines that are shown."
     )
     tasks: Names = Field(default=(), description="Tasks to work on, by their base58 ids.")
+    carrier: Literal["program", "memo", "koii-task"] = Field(
+        default="program",
+        description="What holds rounds on K2: program (the settlement program), memo or koii-task; docs/carriers.md.",
+    )
+    genesis: UserPaths = Field(
+        default=(), description="For carrier memo: the genesis document of each task (paths of files)."
+    )
+    readings: str | None = Field(
+        default=None,
+        description="For carrier koii-task: how Koii's program is read: native, kpl, or the path of a TOML file.",
+    )
     listen: Names = Field(
         default=("/ip4/0.0.0.0/tcp/0",), description="Addresses to listen on for peers (multiaddrs)."
     )
@@ -88,11 +102,33 @@ class Settings(BaseSettings):
     api_port: int = Field(
         default=0, ge=0, le=65535, description="Port of the operator's API on loopback; 0 picks a free one."
     )
+    priority_fee_least: int = Field(
+        default=0,
+        ge=0,
+        lt=2**64,
+        description="The least bid for a place in a block, in micro-Roe a compute unit.",
+    )
+    priority_fee_most: int = Field(
+        default=0,
+        ge=0,
+        lt=2**64,
+        description="The most that is bid for it, whatever recent blocks asked; 0 bids nothing.",
+    )
 
     @property
     def rpc_url(self) -> str:
-        """The address of the K2 RPC node."""
+        """The address of the K2 RPC node, or several with commas. It may hold a provider's key: see `shown_url`."""
         return CLUSTERS.get(self.url, self.url)
+
+    @property
+    def shown_url(self) -> str:
+        """The same without passwords and keys, to be shown."""
+        return ", ".join(shown_url(one.strip()) for one in self.rpc_url.split(","))
+
+    @property
+    def shown_cluster(self) -> str:
+        """The setting `url` as it was given, a cluster's name or addresses, to be shown."""
+        return self.url if self.url in CLUSTERS else self.shown_url
 
     @property
     def staking_key(self) -> Path:
@@ -103,6 +139,11 @@ class Settings(BaseSettings):
     def wallet_key(self) -> Path:
         """The main wallet's key file."""
         return self.wallet or self.home / "wallet.json"
+
+    @property
+    def priority_fees(self) -> PriorityFees:
+        """How to bid for places in blocks. Raises `ConfigurationError` if the least is above the most."""
+        return PriorityFees(self.priority_fee_least, self.priority_fee_most)
 
     @classmethod
     def settings_customise_sources(
@@ -199,8 +240,11 @@ def _invalid(error: ValidationError, origins: Mapping[str, str]) -> Configuratio
     name = str(first["loc"][0]) if first["loc"] else ""
     why = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     field = Settings.model_fields.get(name)
+    given = first["input"]
+    if name == "url" and "/" in str(given):  # it may hold a provider's key; a cluster's name does not
+        given = shown_url(str(given))
     return ConfigurationError(
         f"The setting {name} ({origins.get(name, 'unknown')}) cannot be used.",
-        f"Of {first['input']!r}: {why[:1].lower()}{why[1:]}.",
+        f"Of {given!r}: {why[:1].lower()}{why[1:]}.",
         f"It means: {field.description}" if field is not None else "Remove it.",
     )

@@ -23,10 +23,10 @@ def show(
     ctx: typer.Context,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
 ) -> None:
-    """Show every setting as it would be used now."""
+    """Show every setting as it would be used now; of RPC URLs not the passwords and keys."""
     invocation: Invocation = ctx.obj
     loaded = load_settings(invocation)
-    values = loaded.settings.model_dump(mode="json")
+    values = loaded.settings.model_dump(mode="json") | {"url": loaded.settings.shown_cluster}
     if origin:
         data: object = {
             name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()

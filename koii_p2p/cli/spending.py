@@ -6,16 +6,12 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from solders.compute_budget import set_compute_unit_limit
-from solders.hash import Hash
 from solders.instruction import Instruction
-from solders.message import Message
-from solders.pubkey import Pubkey
 
 from koii_p2p.cli.amounts import roe_given
 from koii_p2p.cli.key_names import key_given, text_of
@@ -30,9 +26,6 @@ from koii_p2p.settlement.interface import Receipt, TaskState
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.keyfile import load_secret
-
-_COMPUTE_UNITS: Final = 200_000  # any number: the fee is for signatures
-_BLOCKHASHES: Final = 3
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="The task's id, in base58.")]
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="How much, in KOII, such as 1.9.")]
@@ -69,11 +62,15 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a spending takes from the wallet, in Roe."""
+    """What a spending takes from the wallet, in Roe.
+
+    `fee_most` is the fee if K2 takes no transaction in time, so that each has to bid more.
+    """
 
     moves: int
     rent: int
     fee: int
+    fee_most: int
 
     @property
     def total(self) -> int:
@@ -102,34 +99,19 @@ class Purse:
 
     async def spend(self, spending: Spending, yes: bool, send: Callable[[], Awaitable[Receipt]]) -> Sent:
         """Say what it costs, ask, and send. Raises `OperatorError`, `NotPossible` if the wallet is too poor."""
-        cost = Cost(spending.moves, spending.rent, await self._fees(spending.instructions))
+        quotes = [await self.k2.quote(one) for one in spending.instructions]
+        fee, most = sum(one.fee for one in quotes), sum(one.most for one in quotes)
+        cost = Cost(spending.moves, spending.rent, fee, most)
         await self._check_wallet(spending, cost)
         self._ask(spending, cost, yes)
         receipt = await send()
-        if len(spending.instructions) == 1 and receipt.fee is not None:
+        if len(quotes) == 1 and receipt.fee is not None:
             cost = replace(cost, fee=receipt.fee)
         return Sent(spending, cost, receipt)
 
     async def rent(self, *sizes: int) -> int:
         """What new accounts of these sizes (bytes) have to hold, in Roe."""
         return sum([await self.rpc.get_minimum_balance_for_rent_exemption(size) for size in sizes])
-
-    async def _fees(self, instructions: tuple[Instruction, ...]) -> int:
-        return sum([await self._fee(one) for one in instructions])
-
-    async def _fee(self, instruction: Instruction) -> int:
-        budget = set_compute_unit_limit(_COMPUTE_UNITS)
-        for _ in range(_BLOCKHASHES):
-            blockhash, _height = await self.rpc.get_latest_blockhash()
-            message = Message.new_with_blockhash([budget, instruction], Pubkey(self.wallet), Hash(blockhash))
-            fee = await self.rpc.get_fee_for_message(bytes(message))
-            if fee is not None:
-                return fee
-        raise ChainError(
-            "It cannot be said what this costs.",
-            "K2 forgets its own blockhashes at once.",
-            "Ask another K2 node with --url.",
-        )
 
     async def _check_wallet(self, spending: Spending, cost: Cost) -> None:
         held, least = await self.k2.balance(self.wallet), await self.rent(0)
@@ -159,7 +141,8 @@ class Purse:
             )
         if not yes or self.settings.output is OutputFormat.TABLE:
             console = Console(stderr=True, soft_wrap=True)
-            for line in (spending.does, *spending.notes, f"Cost: {cost}, from {text_of(self.wallet)}."):
+            price = f"Cost: {cost}, from {text_of(self.wallet)}."
+            for line in (spending.does, *spending.notes, price, *_if_it_waits(cost)):
                 console.print(Text(line), highlight=False)
         if not yes and not _agreed():
             raise Declined("Nothing was sent.", "You said no.", "Run it again to be asked again.")
@@ -191,6 +174,12 @@ class Sent:
         }
 
 
+def _if_it_waits(cost: Cost) -> tuple[str, ...]:
+    if cost.fee_most == cost.fee:
+        return ()
+    return (f"If K2 does not take it in time, it is sent again for up to {koii(cost.fee_most)} of fees.",)
+
+
 def _agreed() -> bool:
     """Ask on stderr, since stdout has results only; anything but a yes is a no."""
     sys.stderr.write("Go on? [y/N] ")
@@ -211,7 +200,7 @@ async def purse_of(settings: Settings) -> AsyncIterator[Purse]:
     """Both keys of the home, and a client of K2. Raises `ConfigurationError` for a key that is not there."""
     wallet, staker = load_secret(settings.wallet_key), load_secret(settings.staking_key)
     async with RpcClient(settings.rpc_url, limits=Limits()) as rpc:
-        k2 = ProgramSettlement(rpc, wallet, staker)
+        k2 = ProgramSettlement(rpc, wallet, staker, fees=settings.priority_fees)
         yield Purse(settings, rpc, k2, wallet.public_key, staker.public_key)
 
 
@@ -220,7 +209,8 @@ async def wallet_of(settings: Settings) -> AsyncIterator[Purse]:
     """The wallet alone, for what no staking key signs: it stands in for that."""
     wallet = load_secret(settings.wallet_key)
     async with RpcClient(settings.rpc_url, limits=Limits()) as rpc:
-        yield Purse(settings, rpc, ProgramSettlement(rpc, wallet), wallet.public_key, wallet.public_key)
+        k2 = ProgramSettlement(rpc, wallet, fees=settings.priority_fees)
+        yield Purse(settings, rpc, k2, wallet.public_key, wallet.public_key)
 
 
 @asynccontextmanager

@@ -151,13 +151,16 @@ class Ledger:
     def least_prices(self, writes: frozenset[Pubkey], last: int) -> list[tuple[int, int]]:
         """(slot, price) of the newest blocks up to slot `last`, oldest first.
 
-        The price is the least, in micro-Roe a compute unit, that a transaction writing all these accounts
-        paid; 0 if there was none.
+        The price, in micro-Roe a compute unit, is the greatest of the least that any transaction of the block paid and
+        the least that was paid for writing each of these accounts; 0 if there was none (Agave,
+        `PrioritizationFeeCache::get_prioritization_fees`).
         """
         found = []
         for slot in [at for at in self._blockhashes.values() if at <= last][-BLOCKHASH_SLOTS:]:
-            prices = [price for price, written in self._prices.get(slot, ()) if writes <= written]
-            found.append((slot, min(prices, default=0)))
+            paid = self._prices.get(slot, ())
+            least = [min((price for price, _ in paid), default=0)]
+            least += [min((price for price, written in paid if key in written), default=0) for key in writes]
+            found.append((slot, max(least)))
         return found
 
     def blockhash_valid(self, blockhash: bytes) -> bool:

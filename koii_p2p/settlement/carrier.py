@@ -6,6 +6,7 @@ from solders.keypair import Keypair
 
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.records.keys import SecretKey
+from koii_p2p.settlement.priority_fees import PriorityFees
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.settlement.sending import Sender, keypair_of
 
@@ -14,14 +15,19 @@ class Carrier:
     """The part of `Settlement` that is the same however rounds are held.
 
     `payer` (the main wallet) pays fees and stakes; `staker` signs for the node. Both are secret keys of this process;
-    without a `staker`, staking and anchoring raise `ConfigurationError`.
+    without a `staker`, staking and anchoring raise `ConfigurationError`. `fees` says what is bid for places in blocks.
     """
 
     def __init__(
-        self, rpc: RpcClient, payer: Keypair | SecretKey, staker: Keypair | SecretKey | None = None
+        self,
+        rpc: RpcClient,
+        payer: Keypair | SecretKey,
+        staker: Keypair | SecretKey | None = None,
+        *,
+        fees: PriorityFees = PriorityFees(),  # noqa: B008 - a frozen value
     ) -> None:
         self._rpc = rpc
-        self._sender = Sender(rpc, payer)
+        self._sender = Sender(rpc, payer, fees)
         self._staker = None if staker is None else keypair_of(staker)
         self._genesis_hash: bytes | None = None
 

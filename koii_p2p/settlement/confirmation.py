@@ -8,9 +8,13 @@ A node's WebSocket only says when to ask: its notice is never taken for the stat
 none, or it breaks, asking goes on as before, only more often.
 
 When a transaction counts as expired: the finalized block height is beyond the last at which its blockhash is
-accepted, the nodes no longer accept the blockhash, and they do not know the transaction. Less is not enough.
-A blockhash that a node does not know may be new to a node that is behind, and a block that is not finalized
-may be rolled back, after which the same transaction lands again; whoever signs anew then pays twice.
+accepted, the nodes no longer accept the blockhash, and a quorum of nodes that have come as far do not know the
+transaction. Less is not enough. A blockhash that a node does not know may be new to a node that is behind, the same
+node may not have seen yet what landed, and a block that is not finalized may be rolled back, after which the same
+transaction lands again; whoever signs anew then pays twice.
+
+When it counts as refused: no node has it, or may have it because its answer was lost. What one node holds can land
+until it expires, whatever another node, or the same one later, thinks of it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from solders.transaction import VersionedTransaction
 
 from koii_p2p.errors import ChainError
 from koii_p2p.settlement.jsonrpc import (
+    HISTORY_NOT_AVAILABLE,
+    INTERNAL_ERROR,
     PREFLIGHT_REFUSED,
     SIGNATURE_REFUSED,
     TRY_ELSEWHERE,
@@ -43,8 +49,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 BLOCKHASH_BLOCKS = 150  # a blockhash is accepted in this many blocks after its own
+_STATUS_BLOCKS = 300  # a node without history still knows what landed in so many (Solana's status cache)
 _FIRST_POLL = 0.05
 _LONGEST_POLL = 0.5
+_LONGEST_POLL_IN_TROUBLE = 2.0  # who is told that it asks too much, or by nobody anything, asks less
 _POLL_WHILE_LISTENING = 2.0
 _RESEND_SECONDS = 2.0
 _RESEND_SOON_SECONDS = 0.5
@@ -142,6 +150,7 @@ class _Attempt:
         self._expiry = expiry
         self._next_send = trio.current_time()
         self.last_trouble = ""
+        self._may_land = False
         self._listening = False
         self._heard = trio.Event()
 
@@ -177,23 +186,24 @@ class _Attempt:
     async def _ask_until_settled(self) -> ConfirmedTransaction:
         pause = _FIRST_POLL
         while True:
+            longest = _LONGEST_POLL
             try:
                 status = await self._step()
             except (RpcUnreachable, RpcProtocolError, RpcDisagreement) as error:
                 # A node may be restarting or lying; what was sent may have landed. Ask until time is up.
                 self._troubled(error)
-                status = None
+                status, longest = None, _LONGEST_POLL_IN_TROUBLE
             except RpcError as error:
-                if error.code not in TRY_ELSEWHERE:
+                if error.code not in TRY_ELSEWHERE and not self._may_land:
                     raise
                 self._troubled(error)
-                status = None
+                status, longest = None, _LONGEST_POLL_IN_TROUBLE
             if status is not None and status.reached(self._commitment):
                 return await self._landed(status)
             with trio.move_on_after(_POLL_WHILE_LISTENING if self._listening else pause):
                 await self._heard.wait()
                 self._heard = trio.Event()
-            pause = min(pause * 2, _LONGEST_POLL)
+            pause = min(pause * 2, longest)
 
     def _troubled(self, error: ChainError) -> None:
         self.last_trouble = error.why
@@ -202,45 +212,77 @@ class _Attempt:
     async def _step(self) -> SignatureStatus | None:
         if trio.current_time() >= self._next_send:
             self._next_send = trio.current_time() + _RESEND_SECONDS
-            if await self._expired():
-                # Asked after the height: unknown now means that it is in no block in which it could be.
-                status = await self._status(search_history=True)
-                if status is None:
-                    raise TransactionExpired(self._signature)
-                return status
-            await self._send()
+            expired_at = await self._expired_at()
+            if expired_at is None:
+                await self._send()
+            elif await self._never_landed(*expired_at):
+                raise TransactionExpired(self._signature)
+            else:
+                return await self._status(search_history=True)
         return await self._status()
 
-    async def _expired(self) -> bool:
+    async def _expired_at(self) -> tuple[int, int] | None:
+        """Finalized height and slot at which no block can take the transaction any more, or None."""
         if self._expiry is None:
             # Not told when the blockhash expires: it is at least as old as the newest block, so this is late
             # enough.
             self._expiry = await self._client.get_block_height("processed") + BLOCKHASH_BLOCKS
-            return False
-        if await self._client.get_block_height("finalized") <= self._expiry:
-            return False
+            return None
+        height, slot = await self._client.get_finalized()
+        if height <= self._expiry:
+            return None
         blockhash = _blockhash(self._wire)
-        return blockhash is None or not await self._client.is_blockhash_valid(blockhash)
+        if blockhash is not None and await self._client.is_blockhash_valid(blockhash):
+            return None
+        return height, slot
+
+    async def _never_landed(self, height: int, slot: int) -> bool:
+        """Whether the transaction is in no block up to a finalized one, in none of which it can be missed."""
+        try:
+            return await self._client.is_unknown(self._signature, slot)
+        except RpcError as error:
+            if error.code != HISTORY_NOT_AVAILABLE or self._expiry is None:
+                raise
+            first = self._expiry - BLOCKHASH_BLOCKS
+            kept = height < first + _STATUS_BLOCKS
+            return kept and await self._client.is_unknown(self._signature, slot, search_history=False)
 
     async def _status(self, *, search_history: bool = False) -> SignatureStatus | None:
-        statuses = await self._client.get_signature_statuses([self._signature], search_history=search_history)
-        return statuses[0]
+        try:
+            (status,) = await self._client.get_signature_statuses(
+                [self._signature], search_history=search_history
+            )
+        except RpcError as error:
+            if error.code != HISTORY_NOT_AVAILABLE or not search_history:
+                raise
+            return await self._status()
+        return status
 
     async def _send(self) -> None:
         try:
             await self._client.send_transaction(self._wire, commitment=self._commitment)
+            self._may_land = True
+        except RpcProtocolError:
+            self._may_land = True  # the answer is worth nothing; the transaction may be under way
+            raise
+        except RpcUnreachable as error:
+            self._may_land |= error.may_be_done
+            raise
         except RpcError as error:
+            self._may_land |= error.may_be_done or error.code == INTERNAL_ERROR
             if error.code in TRY_ELSEWHERE:
                 _log.info("send_postponed", signature=self._signature, code=error.code, why=error.message)
             elif error.code == PREFLIGHT_REFUSED:
                 await self._refused(error)
+            elif self._may_land:
+                self._troubled(error)
             elif error.code == SIGNATURE_REFUSED:
                 raise TransactionFailed("SignatureFailure", (), self._signature) from error
             else:
                 raise
 
     async def _refused(self, error: RpcError) -> None:
-        """Preflight said no. Fatal unless the transaction is already there, or the node is merely behind."""
+        """Preflight said no. Fatal unless the transaction is already there, may come, or the node is merely behind."""
         if await self._status(search_history=True) is not None:
             return
         data = error.data if isinstance(error.data, dict) else {}
@@ -249,6 +291,9 @@ class _Attempt:
             return
         if err == "BlockhashNotFound" or (not data and "lockhash not found" in error.message):
             self._next_send = trio.current_time() + _RESEND_SOON_SECONDS
+            return
+        if self._may_land:
+            self._troubled(error)
             return
         raise TransactionFailed(err, _log_lines(data.get("logs")), self._signature) from error
 

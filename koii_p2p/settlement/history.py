@@ -5,15 +5,19 @@ anchors in the list must give, hashed one after the other, the head that the tas
 be missing, added, changed or moved. What a transaction did before the account's ring of rounds began is
 covered by that head too. A veto is in it if it rejected a list; which one did follows from the stakes, so that
 these are replayed as well.
+
+A transaction of a version that a node does not give is one of which only the list tells. Whether it changed what is
+checked here is provable without it: then the rest does not give the account. So alone it is no fault, or anybody
+could spoil every history for a fee; where something is missing, it is named as what may hold it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import trio
 from solders.transaction import VersionedTransaction
@@ -41,14 +45,25 @@ from koii_p2p.settlement.instructions import (
     Withdraw,
 )
 from koii_p2p.settlement.interface import AnchoredList, TaskState
+from koii_p2p.settlement.jsonrpc import VERSION_NOT_SUPPORTED
 from koii_p2p.settlement.layouts import ANCHOR_RECORD_LAYOUT, NOBODY, ROUND_RING, bond
-from koii_p2p.settlement.rpc import RpcClient, SignatureInfo, TransactionRecord
+from koii_p2p.settlement.rpc import RpcClient, RpcError, SignatureInfo, TransactionRecord
 
 PARALLEL_READS: Final = 8
 EMPTY_HEAD: Final = bytes(32)
 
 Anchor: TypeAlias = AnchorCommitment | AnchorList | Veto
 """What the chain of heads is made of: of the vetoes those that rejected a list."""
+
+
+class LaterVersion(Enum):
+    """In the place of a transaction of a later version than 0, which the node does not give."""
+
+    LATER_VERSION = "later version"
+
+
+Fetched: TypeAlias = TransactionRecord | Literal[LaterVersion.LATER_VERSION] | None
+"""A listed transaction; None if the node does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,7 @@ class ChainEntry:
     `signature` names the transaction (base58), `err` is its error (JSON) or None, `fee` (Roe) is that of the
     whole transaction and None if it could not be read. `signer` is whose will the instruction is: creator,
     funder, staker; for Settle, Withdraw and CloseStake whoever paid the fee. `fault` says why the entry cannot be
-    believed; then `instruction` may be None.
+    believed; then `instruction` may be None. Of a transaction of a `later_version` nothing else is known.
     """
 
     slot: int
@@ -68,13 +83,15 @@ class ChainEntry:
     signer: bytes | None
     fee: int | None = None
     fault: str | None = None
+    later_version: bool = False
 
 
 class HistoryFault(Enum):
     """What is wrong with a history."""
 
     UNREADABLE = "unreadable"
-    """A listed transaction is missing, or its bytes, slot or outcome contradict its name or the list."""
+    """A listed transaction is missing, or its bytes, slot or outcome contradict its name or the list; or it is of a
+    later version, and the others do not make up for it."""
     CHANGED_RECORD = "changed record"
     """The account and the transactions disagree about one round, or about the newest list."""
     ANCHORS_MISSING = "anchors missing"
@@ -95,7 +112,8 @@ class HistoryFinding:
 
 @dataclass(slots=True)
 class ReplayedStake:
-    """One stake as its transactions make it: Roe left, slashes settled, bonds lost, and whether it was asked back.
+    """One stake as its transactions make it: Roe left, slashes settled, bonds lost, Roe withdrawn; and whether it was
+    asked back.
 
     `points` has after each change, by slot, what a roster may count and the slashes settled: of each period the last
     one is a checkpoint of the stake's account.
@@ -104,6 +122,7 @@ class ReplayedStake:
     amount: int = 0
     slash_total: int = 0
     bonds_lost: int = 0
+    withdrawn: int = 0
     unstaking: bool = False
     points: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -149,49 +168,66 @@ async def read_history(
 ) -> tuple[ChainEntry, ...]:
     """Read the newest `limit` transactions that name the task; the program's instructions, oldest first."""
     lines = (await rpc.get_address_history(task, limit=limit))[::-1]
-    records: dict[str, TransactionRecord | None] = {}
+    records: dict[str, Fetched] = {}
+    await fetch_transactions(rpc, lines, lambda line, record: records.update({line.signature: record}))
+    return tuple(
+        entry for line in lines for entry in read_entries(line, records[line.signature], task, program_id)
+    )
+
+
+async def fetch_transactions(
+    rpc: RpcClient, lines: Iterable[SignatureInfo], take: Callable[[SignatureInfo, Fetched], None]
+) -> None:
+    """Hand over each listed transaction as it comes, in any order. The first `ChainError`, also of `take`, ends it."""
     failures: list[ChainError] = []
     waiting = iter(lines)
 
-    async def read_next(scope: trio.CancelScope) -> None:
+    async def fetch_next(scope: trio.CancelScope) -> None:
         try:
             for line in waiting:
-                records[line.signature] = await rpc.get_transaction(line.signature)
+                take(line, await _fetch(rpc, line.signature))
         except ChainError as error:
             failures.append(error)
             scope.cancel()
 
     async with trio.open_nursery() as nursery:
         for _ in range(PARALLEL_READS):
-            nursery.start_soon(read_next, nursery.cancel_scope)
+            nursery.start_soon(fetch_next, nursery.cancel_scope)
     if failures:
         raise failures[0]
-    return tuple(
-        entry for line in lines for entry in read_entries(line, records[line.signature], task, program_id)
-    )
+
+
+async def _fetch(rpc: RpcClient, signature: str) -> Fetched:
+    try:
+        return await rpc.get_transaction(signature)
+    except RpcError as error:
+        if error.code == VERSION_NOT_SUPPORTED:
+            return LaterVersion.LATER_VERSION
+        raise
 
 
 def read_entries(
-    line: SignatureInfo, record: TransactionRecord | None, task: bytes, program_id: bytes = PROGRAM_ID
+    line: SignatureInfo, record: Fetched, task: bytes, program_id: bytes = PROGRAM_ID
 ) -> tuple[ChainEntry, ...]:
     """The program's instructions for `task` in one transaction; one with a fault if it cannot be trusted."""
 
-    def faulty(why: str) -> tuple[ChainEntry, ...]:
-        fee = None if record is None else record.fee
+    def faulty(why: str, fee: int | None = None) -> tuple[ChainEntry, ...]:
         return (ChainEntry(line.slot, line.signature, line.err, None, None, fee, why),)
 
+    if record is LaterVersion.LATER_VERSION:
+        return (ChainEntry(line.slot, line.signature, line.err, None, None, later_version=True),)
     if record is None:
         return faulty("the node lists the transaction but does not have it")
     if record.slot != line.slot:
-        return faulty(f"the list says slot {line.slot}, the transaction slot {record.slot}")
+        return faulty(f"the list says slot {line.slot}, the transaction slot {record.slot}", record.fee)
     if (record.err is None) != (line.err is None):
-        return faulty("the list and the transaction disagree about whether it succeeded")
+        return faulty("the list and the transaction disagree about whether it succeeded", record.fee)
     try:
         transaction = VersionedTransaction.from_bytes(record.wire)
     except ValueError as error:
-        return faulty(f"its bytes are not a transaction: {error}")
+        return faulty(f"its bytes are not a transaction: {error}", record.fee)
     if not is_genuine(transaction, record.wire, line.signature):
-        return faulty("a signature does not verify: its bytes were changed")
+        return faulty("a signature does not verify: its bytes were changed", record.fee)
     return tuple(_instructions(line, record, transaction, task, program_id))
 
 
@@ -214,13 +250,15 @@ def _instructions(
     program_id: bytes,
 ) -> Iterable[ChainEntry]:
     message = transaction.message
-    keys = [bytes(key) for key in message.account_keys]
+    signed = [bytes(key) for key in message.account_keys]
+    # An address from a lookup table is not in what was signed. The node's word for it is enough: if it makes this
+    # task's what is another's, or the reverse, the rest does not give the account.
+    keys = [*signed, *record.loaded]
     for compiled in message.instructions:
         place = compiled.program_id_index
-        if place >= len(keys) or keys[place] != program_id:
+        if place >= len(signed) or signed[place] != program_id:
             continue  # a program is never looked up in a table
-        # An address from a lookup table is not in the transaction. It can hide which task an instruction is
-        # for, so such an instruction counts as this task's: the head then shows whether it was.
+        # A node that does not say what was looked up cannot hide an instruction with it: it counts as this task's.
         accounts = [keys[one] if one < len(keys) else task for one in compiled.accounts]
         try:
             instruction = decode_instruction(bytes(compiled.data), accounts)
@@ -314,6 +352,7 @@ class _Books:
                 if shown is not None:
                     stake.take(shown, slot)
                 self.withdrawn += stake.amount
+                stake.withdrawn += stake.amount
                 stake.amount, stake.unstaking = 0, False
                 stake.note(slot)
             case AnchorCommitment():
@@ -437,6 +476,16 @@ def check_history(entries: Sequence[ChainEntry], state: TaskState) -> tuple[Hist
             f"the account says {state.withdrawn} and {state.bonds}."
         )
         findings.append(HistoryFinding(HistoryFault.TOTALS_DIFFER, text))
+    if findings:
+        findings += [
+            HistoryFinding(
+                HistoryFault.UNREADABLE,
+                f"Transaction {entry.signature} in slot {entry.slot} is of a version that this software does not "
+                "know, and may hold what is missing.",
+            )
+            for entry in entries
+            if entry.later_version and entry.err is None
+        ]
     return tuple(findings)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.distribution import Leaf
 from koii_p2p.rounds.merkle import Proof
 from koii_p2p.rounds.roster import StakeHistory
 from koii_p2p.rounds.terms import TaskTerms
-
-if TYPE_CHECKING:
-    from koii_p2p.settlement.history import ChainEntry
 
 __all__ = [
     "AnchoredList",
@@ -124,14 +121,11 @@ class ClosedTaskState:
 
 
 class Settlement(Protocol):
-    """K2 as rounds see it. Tasks, keys and digests are 32 bytes, times are slots, amounts are Roe.
+    """What the rounds of a task ask of K2, whatever carries it.
 
-    Every method raises `ChainError` (or a subclass) when K2 cannot be reached or refuses.
+    Stakers and creators use `ProgramSettlement`, which has more. Tasks, keys and digests are 32 bytes, times are slots,
+    amounts are Roe. Every method raises `ChainError` (or a subclass) when K2 cannot be reached or refuses.
     """
-
-    async def genesis(self) -> bytes:
-        """The cluster's genesis hash: records signed for one cluster mean nothing on another."""
-        ...
 
     async def slot(self) -> int:
         """The current slot."""
@@ -149,58 +143,8 @@ class Settlement(Protocol):
         """Every stake of the task, sorted by staker."""
         ...
 
-    async def balance(self, key: bytes) -> int:
-        """What this key holds; 0 if it does not exist."""
-        ...
-
-    async def create_task(self, terms: TaskTerms, nonce: int) -> CreatedTask:
-        """Put a task on K2. Its address follows from the creator (the payer) and `nonce`."""
-        ...
-
-    async def fund(self, task: bytes, amount: int) -> Receipt:
-        """Move `amount` from the payer into the task's vault."""
-        ...
-
     async def stake(self, task: bytes, amount: int, beneficiary: bytes) -> Receipt:
         """Stake `amount` of the payer for the staking key, or add it; rewards go to `beneficiary`."""
-        ...
-
-    async def unstake(self, task: bytes) -> Receipt:
-        """Ask the staking key's stake back: from the next period on it is in no roster, and the lock begins."""
-        ...
-
-    async def withdraw(
-        self,
-        task: bytes,
-        staker: bytes,
-        beneficiary: bytes,
-        round: int = 0,
-        leaf: Leaf | None = None,
-        proof: Proof | None = None,
-    ) -> Receipt:
-        """Pay a stake that was asked back out to its beneficiary, when the lock is over. Anyone may.
-
-        `leaf` and `proof` are those of the newest settled list, which is that of `round`: what it slashes is taken
-        first. Without a leaf only a stake leaves that no list names, or after the task was abandoned. Rewards are
-        not paid by it: settle them before or after.
-        """
-        ...
-
-    async def set_active(self, task: bytes, active: bool) -> Receipt:
-        """The payer's task goes on (True), or takes no stakes and no rounds after the one that is worked on now."""
-        ...
-
-    async def update(self, task: bytes, metadata: str, successor: bytes | None = None) -> Receipt:
-        """Replace what the payer's task says of itself (at most 64 bytes of text) and the task that takes over."""
-        ...
-
-    async def close(self, task: bytes) -> Receipt:
-        """Close the payer's task, if nobody has a stake or a claim left; the rest of the vault and the rent are paid
-        back to the payer."""
-        ...
-
-    async def close_stake(self, task: bytes, staker: bytes, beneficiary: bytes) -> Receipt:
-        """Pay the rent of a stake account of a closed task back to its beneficiary. Anyone may."""
         ...
 
     async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:
@@ -228,8 +172,4 @@ class Settlement(Protocol):
 
     async def settle(self, task: bytes, round: int, leaf: Leaf, proof: Proof, beneficiary: bytes) -> Receipt:
         """Pay and slash one staker up to its leaf of the round's list. Doing it again moves nothing."""
-        ...
-
-    async def history(self, task: bytes) -> tuple[ChainEntry, ...]:
-        """Every transaction that ever touched the task, oldest first."""
         ...

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -24,6 +23,7 @@ import trio
 
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
+from koii_p2p.settlement.rpc_urls import shown_url
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +32,8 @@ _FIRST_PAUSE = 0.1
 _SHOWN_CHARACTERS = 300
 _LONGEST_WAIT = 3600.0
 _DIGITS = re.compile("[0-9]{1,9}")
-_BUSY_STATUSES = frozenset({429, 502, 503, 504})  # a proxy or rate limiter answered for the node: ask again
+_GATEWAY_STATUSES = frozenset({502, 504})  # the node was asked, and the proxy did not get its answer
+_BUSY_STATUSES = _GATEWAY_STATUSES | {429, 503}  # a proxy or rate limiter answered for the node: ask again
 
 
 # Error codes of Solana's nodes (rpc-client-api/src/custom_error.rs).
@@ -42,7 +43,9 @@ SIGNATURE_REFUSED = -32003
 BLOCK_NOT_AVAILABLE = -32004
 NODE_UNHEALTHY = -32005
 SLOT_SKIPPED = -32007
+HISTORY_NOT_AVAILABLE = -32011
 BLOCK_STATUS_NOT_YET_AVAILABLE = -32014
+VERSION_NOT_SUPPORTED = -32015
 MINIMUM_CONTEXT_SLOT = -32016
 METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
@@ -56,14 +59,18 @@ TRY_ELSEWHERE = BEHIND | {INTERNAL_ERROR, TOO_MANY_REQUESTS}
 
 
 class RpcUnreachable(ChainError):
-    """No answer: refused, reset, timed out, or a proxy said the node is busy. Asking again may work."""
+    """No answer: refused, reset, timed out, or a proxy said the node is busy. Asking again may work.
 
-    def __init__(self, url: str, method: str, why: str) -> None:
+    `may_be_done` says whether a call may have reached the node, so that only its answer was lost.
+    """
+
+    def __init__(self, url: str, method: str, why: str, *, may_be_done: bool = True) -> None:
         super().__init__(
             f"K2 does not answer at {url} ({method}).",
             f"{why}.",
             "Check that it runs (`koii-p2p k2 up` starts a local one) and that --url names it.",
         )
+        self.may_be_done = may_be_done
         self.url = url
         self.method = method
 
@@ -82,7 +89,10 @@ class RpcProtocolError(ChainError):
 
 
 class RpcError(ChainError):
-    """The node refused the call: a JSON-RPC error object, as the node gave it."""
+    """The node refused the call: a JSON-RPC error object, as the node gave it.
+
+    `may_be_done` says whether an earlier attempt of the same call may have reached it, and its answer was lost.
+    """
 
     def __init__(self, code: int, message: str, data: Any = None, *, url: str = "", method: str = "") -> None:
         super().__init__(
@@ -90,6 +100,7 @@ class RpcError(ChainError):
             f"{message} (code {code}).",
             _remedy(code),
         )
+        self.may_be_done = False
         self.code = code
         self.message = message
         self.data = data
@@ -113,9 +124,10 @@ class RpcStatistics:
 class _Transport(Exception):
     """One attempt got no answer at all; the next may, after so many seconds if the node named them."""
 
-    def __init__(self, why: str, retry_after: float = 0.0) -> None:
+    def __init__(self, why: str, retry_after: float = 0.0, *, may_be_done: bool) -> None:
         super().__init__(why)
         self.retry_after = retry_after
+        self.may_be_done = may_be_done
 
 
 class JsonRpcConnection:
@@ -131,7 +143,7 @@ class JsonRpcConnection:
             ConfigurationError: the URL is not http:// or https:// with a host.
         """
         parts = _split(url)
-        self.url = _shown_url(url)
+        self.url = shown_url(url)
         self.full_url = url
         self._limits = limits
         self._last_id = 0
@@ -184,7 +196,7 @@ class JsonRpcConnection:
             return await self._call(method, params, 1 + (self._limits.rpc_retries if retry else 0))
 
     async def _call(self, method: str, params: Sequence[Any], attempts: int) -> Any:
-        why = "No attempt was made"
+        why, may_be_done = "No attempt was made", False
         with trio.move_on_after(self._limits.rpc_deadline) as scope:
             pause = 0.0
             for attempt in range(attempts):
@@ -199,15 +211,19 @@ class JsonRpcConnection:
                     except _Transport as failure:
                         why = str(failure)
                         pause = max(pause, failure.retry_after)
+                        may_be_done |= failure.may_be_done
+                    except RpcError as refusal:
+                        refusal.may_be_done = may_be_done
+                        raise
                 if turn.cancelled_caught:
-                    why = f"No complete answer within {left / 2:.1f} seconds"
+                    why, may_be_done = f"No complete answer within {left / 2:.1f} seconds", True
                 _log.debug("rpc_attempt_failed", url=self.url, method=method, attempt=attempt, why=why)
                 if trio.current_time() + pause >= scope.deadline:
                     break  # waiting that long would leave no time to ask
         if scope.cancelled_caught:
-            why = f"No complete answer within {self._limits.rpc_deadline:g} seconds"
+            why, may_be_done = f"No complete answer within {self._limits.rpc_deadline:g} seconds", True
         self._counts["unreachable"] += 1
-        raise RpcUnreachable(self.url, method, why)
+        raise RpcUnreachable(self.url, method, why, may_be_done=may_be_done)
 
     def reject(self, method: str, why: str) -> NoReturn:
         """Count a reply whose content turned out to be unusable, and raise `RpcProtocolError`."""
@@ -225,6 +241,7 @@ class JsonRpcConnection:
                     raise _Transport(
                         f"HTTP status {response.status_code}",
                         _seconds_to_wait(response.headers.get("retry-after")),
+                        may_be_done=response.status_code in _GATEWAY_STATUSES,
                     )
                 if response.status_code != 200:
                     self.reject(method, f"HTTP status {response.status_code}")
@@ -232,7 +249,8 @@ class JsonRpcConnection:
                     self.reject(method, "The reply is compressed although that was not asked for")
                 content = await self._read(method, response)
         except httpx.TransportError as error:
-            raise _Transport(_shown(f"{type(error).__name__}: {error}")) from error
+            connected = not isinstance(error, httpx.ConnectError)
+            raise _Transport(_shown(f"{type(error).__name__}: {error}"), may_be_done=connected) from error
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             self.reject(method, _shown(f"{type(error).__name__}: {error}"))
         return self._result(method, request_id, content)
@@ -287,8 +305,9 @@ def _refuse_constant(name: str) -> NoReturn:
 def _split(url: str) -> httpx.URL:
     try:
         parts = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise _bad_url(str(url), str(error)) from error
+    except (httpx.InvalidURL, TypeError):
+        # httpx quotes parts of the URL, which may be a provider's key.
+        raise _bad_url(str(url), "It is not written like a URL") from None
     if parts.scheme not in ("http", "https") or not parts.host:
         raise _bad_url(url, "It does not start with http:// or https:// and a host")
     return parts
@@ -296,17 +315,10 @@ def _split(url: str) -> httpx.URL:
 
 def _bad_url(url: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The K2 URL {_shown(url)!r} cannot be used.",
-        f"{_shown(why)}.",
+        f"The K2 URL {shown_url(url)!r} cannot be used.",
+        f"{why}.",
         "Give --url like http://127.0.0.1:8899, or a moniker: l, t, d or m.",
     )
-
-
-def _shown_url(url: str) -> str:
-    """The URL without user, password and query, which may hold a provider's key."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 def _shown(message: str) -> str:

@@ -379,19 +379,24 @@ def bond(minimum_stake: int) -> int:
 
 
 def unlock_slot(state: TaskState, unstake_slot: int) -> int:
-    """The first slot in which a stake that was asked back in `unstake_slot` is unlocked, by what is settled in `state`.
+    """The first slot in which a stake that was asked back in `unstake_slot` is unlocked, by the anchors in `state`.
 
-    The program's rule (`check_unlocked` in `leaves.h`) without vetoes and bonds: three round times, and as long as the
-    newest settled list that K2 keeps is of a round before the request, until the last attempt of the round of the
-    request is past its audit. A list that settles later can bring it forward.
+    The program's rule (`check_unlocked` in `leaves.h`) without vetoes and bonds: three round times, and until a list of
+    the round of the request, or of a later one, is settled, or the last attempt of the former is past its audit. So a
+    list that is anchored later can bring it forward, and one that is rejected put it off; a slot that is not before it
+    is unlocked in any case.
     """
     clock, terms = state.terms.clock, state.terms
     soonest = unstake_slot + LOCK_PERIODS * terms.round_time
     period = clock.period(unstake_slot)
-    newest = newest_settled(state, soonest)
-    if period < 0 or (newest is not None and newest.round >= period):
+    if period < 0 or (state.settled_list is not None and state.settled_list.round >= period):
         return soonest
-    return max(soonest, clock.settles_at(period, terms.allowed_failed_distributions))
+    settle = [
+        clock.settles_at(one.round, one.attempt)
+        for one in state.rounds.values()
+        if one.round >= period and one.list_root is not None and not one.rejected
+    ]
+    return max(soonest, min([*settle, clock.settles_at(period, terms.allowed_failed_distributions)]))
 
 
 def newest_settled(state: TaskState, slot: int) -> AnchoredList | None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
-from solders.instruction import Instruction
 
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.settlement.rpc import RpcClient
@@ -71,12 +69,6 @@ def at_percentile(prices: Sequence[int], percentile: int) -> int:
         return 0
     place = -(-len(prices) * percentile // 100)
     return sorted(prices)[place - 1]
-
-
-def budget_instructions(units: int, price: int) -> tuple[Instruction, ...]:
-    """The instructions that reserve compute units and, if a price is bid, bid it."""
-    limit = set_compute_unit_limit(units)
-    return (limit, set_compute_unit_price(price)) if price else (limit,)
 
 
 def priority_fee(units: int, price: int) -> int:

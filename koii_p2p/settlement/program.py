@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from solders.compute_budget import set_compute_unit_limit
@@ -34,6 +34,7 @@ from koii_p2p.settlement.layouts import (
     decode_stake,
     decode_task,
 )
+from koii_p2p.settlement.priority_fees import PriorityFees, priority_fee
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
     AlreadyVetoed,
@@ -46,6 +47,7 @@ from koii_p2p.settlement.refusals import (
     program_error,
 )
 from koii_p2p.settlement.rpc import DataSize, Memcmp, RpcClient, TransactionFailed
+from koii_p2p.settlement.sending import reserved_units
 
 COMPUTE_UNITS: Final = 200_000
 """Far above what any instruction takes (about 15 000), because finding an address takes 1500 per try."""
@@ -59,6 +61,23 @@ _NOTHING_LEFT_TO_DO: Final[dict[ProgramError, type[ProgramRefused]]] = {
     ProgramError.ALREADY_REJECTED: AlreadyVetoed,
 }
 _INSTRUCTION_INDEX: Final = 1  # behind the compute budget
+_MOST_QUOTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a transaction costs, in Roe: `fee` as it is bid now, `most` if it has to be sent again and bid more."""
+
+    fee: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A transaction before it is signed; `price` is None if nobody was told one."""
+
+    instructions: tuple[Instruction, ...]
+    price: int | None
 
 
 class ProgramSettlement(Carrier):
@@ -72,8 +91,9 @@ class ProgramSettlement(Carrier):
         *,
         program_id: bytes = PROGRAM_ID,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        fees: PriorityFees = PriorityFees(),  # noqa: B008 - a frozen value
     ) -> None:
-        super().__init__(rpc, payer, staker)
+        super().__init__(rpc, payer, staker, fees=fees)
         self._program_id = program_id
         self._limits = limits
         self._vault_rent: int | None = None
@@ -81,6 +101,7 @@ class ProgramSettlement(Carrier):
         # each gets another compute limit. It starts anywhere, so that processes with one payer do not meet
         # either.
         self._unique = itertools.count(random.SystemRandom().randrange(100_000))
+        self._quoted: dict[bytes, _Draft] = {}
 
     async def task_state(self, task: bytes) -> TaskState:
         """The task and its vault, read in one call. Raises `UnknownTask`, `ClosedTask`, or `DamagedAccount`."""
@@ -141,6 +162,22 @@ class ProgramSettlement(Carrier):
 
     # -- writing
 
+    async def quote(self, instruction: Instruction) -> Quote:
+        """What sending this instruction costs. The next transaction with it costs just that.
+
+        Raises:
+            ChainError: K2 does not say what it takes.
+        """
+        instructions = self._budgeted(instruction)
+        price = await self._sender.price(instructions)
+        fee = await self._sender.fee(instructions, price)
+        units = reserved_units(instructions)
+        more = priority_fee(units, self._sender.highest_price(price)) - priority_fee(units, price)
+        while len(self._quoted) >= _MOST_QUOTES:
+            del self._quoted[next(iter(self._quoted))]
+        self._quoted[bytes(instruction)] = _Draft(instructions, price)
+        return Quote(fee, fee + more)
+
     async def create_task(self, terms: TaskTerms, nonce: int) -> CreatedTask:
         """Put a task on K2, signed and paid by the payer.
 
@@ -169,7 +206,7 @@ class ProgramSettlement(Carrier):
         return await self._send("fund the task", instruction)
 
     async def stake(self, task: bytes, amount: int, beneficiary: bytes) -> Receipt:
-        """Stake `amount` Roe of the payer for the staking key, or add it to its stake."""
+        """Stake `amount` Roe of the payer for the staking key, or add it; rewards go to `beneficiary`."""
         staker = self._require_staker()
         instruction = encode.stake(
             task, self.payer, bytes(staker.pubkey()), beneficiary, amount, program_id=self._program_id
@@ -177,7 +214,7 @@ class ProgramSettlement(Carrier):
         return await self._send("stake", instruction, staker)
 
     async def unstake(self, task: bytes) -> Receipt:
-        """Ask the staking key's stake back."""
+        """Ask the staking key's stake back: from the next period on it is in no roster, and the lock begins."""
         staker = self._require_staker()
         instruction = encode.request_unstake(task, bytes(staker.pubkey()), program_id=self._program_id)
         return await self._send("ask the stake back", instruction, staker)
@@ -191,14 +228,19 @@ class ProgramSettlement(Carrier):
         leaf: Leaf | None = None,
         proof: Proof | None = None,
     ) -> Receipt:
-        """Pay a stake that was asked back out to its beneficiary, after what its newest leaf slashes."""
+        """Pay a stake that was asked back out to its beneficiary, when the lock is over. Anyone may.
+
+        `leaf` and `proof` are those of the newest settled list, which is that of `round`: what it slashes is taken
+        first. Without a leaf only a stake leaves that no list names, or after the task was abandoned. Rewards are
+        not paid by it: settle them before or after.
+        """
         instruction = encode.withdraw(
             task, staker, beneficiary, round, leaf, proof, program_id=self._program_id
         )
         return await self._send("withdraw the stake", instruction)
 
     async def set_active(self, task: bytes, active: bool) -> Receipt:
-        """Let the payer's task go on, or end with the round that is worked on now."""
+        """Let the payer's task go on (True), or take no stakes and no rounds after the one that is worked on now."""
         instruction = encode.set_active(task, self.payer, active, program_id=self._program_id)
         return await self._send("make the task active" if active else "make the task inactive", instruction)
 
@@ -215,17 +257,23 @@ class ProgramSettlement(Carrier):
         return await self._send("update the task", instruction)
 
     async def close(self, task: bytes) -> Receipt:
-        """Close the payer's task; the rest of the vault and the rent are paid back to the payer."""
+        """Close the payer's task, if nobody has a stake or a claim left.
+
+        The rest of the vault and the rent are paid back to the payer.
+        """
         instruction = encode.close(task, self.payer, program_id=self._program_id)
         return await self._send("close the task", instruction)
 
     async def close_stake(self, task: bytes, staker: bytes, beneficiary: bytes) -> Receipt:
-        """Pay the rent of a stake account of a closed task back to its beneficiary."""
+        """Pay the rent of a stake account of a closed task back to its beneficiary. Anyone may."""
         instruction = encode.close_stake(task, staker, beneficiary, program_id=self._program_id)
         return await self._send("close the stake account", instruction)
 
     async def anchor_commitment(self, task: bytes, round: int, digest: bytes, attempt: int = 0) -> Receipt:
-        """Anchor the commitment of a round's attempt. Raises `AlreadyAnchored` if it has one."""
+        """Anchor a round's commitment; attempt k follows the rejection of attempt k - 1.
+
+        Raises `AlreadyAnchored` if this attempt has one.
+        """
         staker = self._require_staker()
         instruction = encode.anchor_commitment(
             task, bytes(staker.pubkey()), round, digest, attempt=attempt, program_id=self._program_id
@@ -235,7 +283,7 @@ class ProgramSettlement(Carrier):
     async def anchor_list(
         self, task: bytes, round: int, root: bytes, reward_total: int, slash_total: int, attempt: int = 0
     ) -> Receipt:
-        """Anchor the list of a round's attempt. Raises `AlreadyAnchored` if it has one."""
+        """Anchor the list of a round's attempt, above all standing lists. Raises `AlreadyAnchored` if it has one."""
         staker = self._require_staker()
         instruction = encode.anchor_list(
             task,
@@ -290,11 +338,14 @@ class ProgramSettlement(Carrier):
                 raise
 
     async def _send(self, action: str, instruction: Instruction, *signers: Keypair) -> Receipt:
-        budget = set_compute_unit_limit(COMPUTE_UNITS + next(self._unique) % 100_000)
+        draft = self._quoted.pop(bytes(instruction), None) or _Draft(self._budgeted(instruction), None)
         try:
-            return await self._sender.send(action, [budget, instruction], *signers)
+            return await self._sender.send(action, draft.instructions, *signers, price=draft.price)
         except TransactionFailed as failure:
             raise self._refusal(action, failure) from failure
+
+    def _budgeted(self, instruction: Instruction) -> tuple[Instruction, ...]:
+        return set_compute_unit_limit(COMPUTE_UNITS + next(self._unique) % 100_000), instruction
 
     def _refusal(self, action: str, failure: TransactionFailed) -> ChainError:
         code = _custom_code(failure.err)

@@ -178,7 +178,7 @@ class ProgramRefused(ChainError):
         super().__init__(
             f"K2 refused to {action}.",
             error.meaning,
-            "Nothing was changed; `koii-p2p status` shows the task's windows, stakes and vault.",
+            "Nothing was changed; `koii-p2p task show` shows the task's terms, rounds, stakes and vault.",
         )
         self.error = error
 
@@ -219,7 +219,7 @@ class UnknownTask(ChainError):
         super().__init__(
             f"There is no task {base58.b58encode(task).decode()} on this cluster.",
             "Its account does not exist or does not belong to the settlement program.",
-            "Check the task's address and --cluster.",
+            "Check the task's address, and that --url (of `join`: --cluster) names the cluster that it is on.",
         )
 
 

@@ -183,23 +183,46 @@ class RpcClient(RpcNodes):
         params = [{"commitment": commitment}]
         return await self.agree("getBlockHeight", params, replies.integer, highest_of_quorum)
 
+    async def get_finalized(self) -> tuple[int, int]:
+        """Block height and slot of the newest finalized block that a quorum of the nodes has reached.
+
+        Both are of one answer: asked one after the other, they could be those of two nodes behind one URL.
+        """
+
+        def read(value: Any) -> tuple[int, int]:
+            return (
+                replies.integer(replies.field(value, "blockHeight"), "blockHeight"),
+                replies.integer(replies.field(value, "absoluteSlot"), "absoluteSlot"),
+            )
+
+        def reached(values: Sequence[tuple[int, int]], quorum: int) -> tuple[int, int]:
+            return sorted(values, reverse=True)[quorum - 1]
+
+        return await self.agree("getEpochInfo", [{"commitment": "finalized"}], read, reached)
+
     async def get_latest_blockhash(self, commitment: Commitment = "confirmed") -> tuple[bytes, int]:
         """A blockhash to sign with (32 bytes), and the last block height at which it is accepted.
 
-        Of several nodes' blockhashes, the newest that a quorum has reached.
+        Of several nodes' blockhashes, the newest that a quorum has reached and accepts: with one that a node made
+        up, nothing would ever land.
         """
 
-        def read(value: Any) -> tuple[bytes, int]:
+        def offer(value: Any) -> list[tuple[bytes, int]]:
             inner = replies.contextual(value)
-            return (
-                replies.key(replies.field(inner, "blockhash"), "blockhash"),
-                replies.integer(replies.field(inner, "lastValidBlockHeight"), "lastValidBlockHeight"),
-            )
+            blockhash = replies.key(replies.field(inner, "blockhash"), "blockhash")
+            height = replies.integer(replies.field(inner, "lastValidBlockHeight"), "lastValidBlockHeight")
+            return [(blockhash, height)]
 
-        def newest(values: Sequence[tuple[bytes, int]], quorum: int) -> tuple[bytes, int]:
-            return sorted(values, key=lambda value: value[1], reverse=True)[quorum - 1]
+        def reached_first(values: Sequence[list[tuple[bytes, int]]], quorum: int) -> list[tuple[bytes, int]]:
+            ordered = sorted((one for value in values for one in value), key=lambda one: one[1], reverse=True)
+            return ordered[quorum - 1 :] + ordered[: quorum - 1]
 
-        return await self.agree("getLatestBlockhash", [{"commitment": commitment}], read, newest)
+        params = [{"commitment": commitment}]
+        offered = await self.agree("getLatestBlockhash", params, offer, reached_first)
+        for one in offered:
+            if len(offered) == 1 or await self.is_blockhash_valid(one[0]) is not False:
+                return one
+        raise RpcDisagreement("getLatestBlockhash", self.quorum, [_base58(one[0]) for one in offered])
 
     async def is_blockhash_valid(self, blockhash: bytes, commitment: Commitment = "processed") -> bool | None:
         """Whether transactions signed with a blockhash (32 bytes) may still land; None if no node can tell."""
@@ -430,6 +453,23 @@ class RpcClient(RpcNodes):
             found += told
         return tuple(found)
 
+    async def is_unknown(self, signature: str, slot: int, *, search_history: bool = True) -> bool:
+        """Whether a quorum of the nodes that have come to `slot` do not know a transaction.
+
+        The word of a node that is not there yet counts for nothing: it may not have seen what landed before.
+        """
+
+        def read(value: Any) -> bool:
+            (status,) = replies.array(replies.contextual(value), length=1)
+            at = replies.integer(replies.field(replies.field(value, "context"), "slot"), "context.slot")
+            return replies.optional(status, replies.signature_status, "status") is None and at >= slot
+
+        def enough(values: Sequence[bool], quorum: int) -> bool:
+            return sum(values) >= quorum
+
+        params = [[signature], {"searchTransactionHistory": search_history}]
+        return await self.agree("getSignatureStatuses", params, read, enough)
+
     async def get_signatures_for_address(
         self,
         address: bytes,
@@ -456,6 +496,8 @@ class RpcClient(RpcNodes):
     ) -> tuple[SignatureInfo, ...]:
         """The newest `limit` transactions that name an address, newest first, page by page down to `until`.
 
+        A node may give pages shorter than asked for, so only an empty one is the last.
+
         Raises:
             RpcProtocolError: a page repeats a transaction (a node that would keep us paging for ever).
         """
@@ -467,13 +509,13 @@ class RpcClient(RpcNodes):
             page = await self.get_signatures_for_address(
                 address, before=before, until=until, limit=size, commitment=commitment
             )
+            if not page:
+                break
             names = {line.signature for line in page}
             if len(names) < len(page) or names & seen:
                 self.reject("getSignaturesForAddress", "A page repeats a transaction")
             seen |= names
             found += page
-            if len(page) < size:
-                break
             before = page[-1].signature
         return tuple(found)
 
@@ -515,8 +557,8 @@ class RpcClient(RpcNodes):
             TransactionFailed: refused or failed; the error, the program's log and the signature are in it.
             TransactionExpired: it never landed and never will.
             TransactionUnconfirmed: time ran out, fate unknown. Nodes that are away, behind or answer nonsense
-            are asked again until then.
-            RpcError: the nodes refused the call itself.
+            are asked again until then; once a node may have the transaction, also those that refuse.
+            RpcError: the nodes refused the call itself, and none can have the transaction.
         """
         return await send_and_confirm(
             self,

@@ -25,6 +25,7 @@ import trio
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
 from koii_p2p.settlement.jsonrpc import (
+    INTERNAL_ERROR,
     TRY_ELSEWHERE,
     JsonRpcConnection,
     RpcError,
@@ -275,8 +276,8 @@ class RpcNodes:
         """Tell all nodes; the answer of one that took it.
 
         Raises:
-            RpcError: a quorum refused it in the same way, or all did.
-            RpcUnreachable, RpcProtocolError: none answered.
+            RpcError: a quorum refused it in the same way, or all that were told did.
+            RpcUnreachable, RpcProtocolError: none took it for sure, and one may have.
         """
         if len(self._nodes) == 1:
             return await self._nodes[0].read(method, params, read, retry=True)
@@ -288,7 +289,7 @@ class RpcNodes:
         for one in answers:
             if one.error is None:
                 return one.value  # type: ignore[return-value]
-        raise next(one.error for one in (*refusals, *answers) if one.error is not None)
+        raise min((one.error for one in answers if one.error is not None), key=_certainty)
 
     # -- inner workings
 
@@ -333,6 +334,8 @@ class RpcNodes:
             for node in asked:
                 if all(one.node is not node for one in answers):
                     node.failed()
+                    late = RpcUnreachable(node.url, method, "The others answered long before")
+                    answers.append(Answer(node, None, late))
         return answers
 
     def _voted(self, answers: Sequence[Answer[T]], merge: Merge[T] | None) -> Answer[T] | None:
@@ -381,6 +384,15 @@ def urls_of(url: str | Sequence[str]) -> tuple[str, ...]:
 def highest_of_quorum(values: Sequence[int], quorum: int) -> int:
     """The number that `quorum` nodes have reached: a minority can neither push it up nor hold it down."""
     return sorted(values, reverse=True)[quorum - 1]
+
+
+def _certainty(error: ChainError) -> int:
+    """How sure it is that who answered so has not taken what it was told: 0 is not at all."""
+    if isinstance(error, RpcUnreachable):
+        return 0 if error.may_be_done else 2
+    if not isinstance(error, RpcError) or error.may_be_done or error.code == INTERNAL_ERROR:
+        return 0
+    return 1 if _refusal(error) is not None else 2
 
 
 def _refusal(error: ChainError | None) -> object:

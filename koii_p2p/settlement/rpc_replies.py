@@ -23,6 +23,7 @@ _LEVELS: Mapping[str, Commitment] = {level: level for level in COMMITMENT_RANK}
 _U64 = 2**64
 _BASE58_KEY_CHARACTERS = 44  # the longest text of 32 bytes
 _BASE58_SIGNATURE_CHARACTERS = 88  # the longest text of 64 bytes
+_MOST_KEYS = 256  # an instruction names accounts by one byte
 
 T = TypeVar("T")
 
@@ -67,7 +68,10 @@ class SignatureInfo:
 
 @dataclass(frozen=True, slots=True)
 class TransactionRecord:
-    """A transaction in a block: its wire bytes and what executing it gave. `fee` is in Roe."""
+    """A transaction in a block: its wire bytes and what executing it gave. `fee` is in Roe.
+
+    `loaded` are the keys that lookup tables gave, which follow those in the message; they are the node's word alone.
+    """
 
     slot: int
     block_time: int | None
@@ -75,6 +79,7 @@ class TransactionRecord:
     err: Any
     fee: int
     logs: tuple[str, ...]
+    loaded: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +266,18 @@ def transaction_record(value: Any) -> TransactionRecord:
         logs=tuple(
             text(line, "log line") for line in array([] if logs is None else logs, "meta.logMessages")
         ),
+        loaded=_loaded(meta.get("loadedAddresses")),
+    )
+
+
+def _loaded(value: Any) -> tuple[bytes, ...]:
+    """The writable and then the other keys of lookup tables; none if the transaction has none, or the node is old."""
+    if value is None:
+        return ()
+    return tuple(
+        key(one, "loaded address")
+        for name in ("writable", "readonly")
+        for one in array(field(value, name), name, at_most=_MOST_KEYS)
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import base58
@@ -17,16 +17,12 @@ import trio
 
 from koii_p2p.cli.key_names import text_of
 from koii_p2p.cli.main import run
-from koii_p2p.cli.money import unlocked_from
 from koii_p2p.limits import Limits
-from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.distribution import DistributionList, Leaf
-from koii_p2p.rounds.terms import TaskTerms
-from koii_p2p.settlement.interface import TaskState
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.database import Database
-from tests.cli.spender import KOII, UNKNOWN, Spender, anchor_list
+from tests.cli.spender import KOII, TERMS, UNKNOWN, Spender, anchor_list
 from tests.localk2.chain import K2Process, k2_process
 
 FEE = 5000
@@ -305,34 +301,46 @@ def test_help_says_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None
         assert "--yes" in capsys.readouterr().out
 
 
-def test_a_list_that_settles_late_ends_the_lock() -> None:
-    terms = TaskTerms(
-        task=bytes(32),
-        creator=bytes(32),
-        name="locked",
-        starting_slot=1000,
-        round_time=100,
-        submission_window=30,
-        audit_window=30,
-        bounty_per_round=0,
-        minimum_stake=1,
-        allowed_failed_distributions=3,
-        program="p",
-    )
-    state = TaskState(
-        terms, 0, 0, 0, 0, 0, 0, 0, total_stake=1, stakers=1, head=bytes(32), anchors=0, rounds={},
-        last_list=None, settled_list=None,
-    )  # fmt: skip
-    asked, last = 1510, terms.clock.settles_at(5, 3)
-    assert unlocked_from(state, asked, 1900) == last == 2060, "round 5 may still be listed"
-    late = AnchoredRound(
-        round=6, attempt=0, commitment=bytes(32), commitment_slot=1760, commitment_by=bytes(32),
-        list_root=bytes(32), reward_total=0, slash_total=0, list_slot=1805, list_by=bytes(32), veto_stake=0,
-        rejected=False,
-    )  # fmt: skip
-    listed = replace(state, rounds={6: late})
-    assert terms.clock.settles_at(6) == 1860
-    assert unlocked_from(listed, asked, 1859) == last, "it may still be rejected"
-    assert unlocked_from(listed, asked, 1860) == 1860
-    assert unlocked_from(replace(state, rounds={4: replace(late, round=4)}), asked, 1860) == last
-    assert unlocked_from(listed, 1590, 1860) == 1890, "three round times in any case"
+# --- priority fees
+
+
+def test_what_is_shown_with_a_priority_fee_is_what_is_paid(
+    spender: Spender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOII_P2P_PRIORITY_FEE_LEAST", "20000")
+    monkeypatch.setenv("KOII_P2P_PRIORITY_FEE_MOST", "100000")
+    before = spender.balance()
+    task = spender.create("--fund", "3")
+    made = before - spender.balance()
+    for words, moved in (
+        (("stake", task, "5"), 5 * KOII),
+        (("unstake", task), 0),
+        (("task", "fund", task, "1"), KOII),
+    ):
+        code, error = spender.refused(*words)
+        assert (code, "of fees" in error["why"] or "That costs" in error["why"]) == (2, True)
+        before = spender.balance()
+        sent = spender.found(*words, "--yes")
+        assert sent["cost"]["amount"] == moved
+        assert sent["cost"]["fee"] >= FEE + 200_000 * 20_000 // 10**6
+        assert before - spender.balance() == sent["cost"]["total"]
+    code, _, err = spender.run("stake", task, "2", "--yes", output="table")
+    assert code == 0
+    assert re.search(r"sent again for up to 0\.0000\d+ KOII of fees", err)
+    assert made > 3 * KOII
+    monkeypatch.delenv("KOII_P2P_PRIORITY_FEE_MOST")
+    code, error = spender.refused("balance")
+    assert (code, "from 20000 to 0" in error["what"]) == (3, True)
+
+
+def test_a_person_is_shown_the_fee_that_is_paid(spender: Spender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both transactions of one command: the task and its funds."""
+    monkeypatch.setenv("KOII_P2P_PRIORITY_FEE_LEAST", "30000")
+    monkeypatch.setenv("KOII_P2P_PRIORITY_FEE_MOST", "30000")
+    before = spender.balance()
+    answer(monkeypatch, "y\n")
+    code, _, err = spender.run("task", "create", *TERMS, "--fund", "3", output="table")
+    assert code == 0, err
+    (shown,) = re.findall(r"Cost: ([0-9.]+) KOII", err)
+    assert round(float(shown) * KOII) == before - spender.balance()
+    assert "sent again" not in err, "there is nothing more to bid"

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from solders.compute_budget import set_compute_unit_price
+from solders.hash import Hash
 from solders.keypair import Keypair
+from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM_PROGRAM
+from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
 
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
@@ -35,6 +40,30 @@ def test_a_transfer_moves_lamports_and_pays_the_fee(ledger: Ledger) -> None:
     assert ledger.submit(decode(transfer_wire(payer, to, KOII, blockhash))) is None
     assert balance(ledger, to) == KOII
     assert balance(ledger, payer.pubkey()) == 9 * KOII - 5000
+
+
+def test_a_place_costs_what_the_dearest_account_cost_the_one_who_got_it_cheapest(ledger: Ledger) -> None:
+    payers = [funded(ledger) for _ in range(3)]
+    blockhash, _ = ledger.latest_blockhash("confirmed")
+    ledger.seal()
+    for payer, price in zip(payers, (5, 400, 70), strict=True):
+        payment = transfer(
+            TransferParams(from_pubkey=payer.pubkey(), to_pubkey=payers[0].pubkey(), lamports=1)
+        )
+        message = Message.new_with_blockhash(
+            [payment, set_compute_unit_price(price)], payer.pubkey(), Hash(blockhash)
+        )
+        assert ledger.submit(decode(bytes(VersionedTransaction(message, [payer])))) is None
+    slot = ledger.slot
+    ledger.seal()
+
+    def price_for(*keys: Pubkey) -> int:
+        return dict(ledger.least_prices(frozenset(keys), slot))[slot]
+
+    first, second, third = (payer.pubkey() for payer in payers)
+    assert price_for() == price_for(Keypair().pubkey()) == price_for(first) == 5
+    assert price_for(second) == price_for(second, third) == 400
+    assert price_for(first, third) == 70
 
 
 def test_a_duplicate_is_refused_in_its_slot_and_for_as_long_as_its_blockhash_lives(ledger: Ledger) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.bench.chain_cost import LOCAL_FEE, measure, table
+from scripts.bench.chain_cost import LOCAL_FEE, PAGE, measure, page, page_tables, table
 
 NODES = 12
 
@@ -19,6 +19,23 @@ def test_an_honest_round_is_executed_in_full(measured: dict) -> None:  # type: i
         honest = purposes["honest round"]
         assert honest["executed"] == honest["transactions"], scheme
         assert honest["fee_local"] == LOCAL_FEE * honest["signatures"]
+
+
+def test_all_that_anybody_writes_is_executed(measured: dict) -> None:  # type: ignore[type-arg]
+    """A dispute too: the second list is accepted only where the votes against the first have rejected it."""
+    for scheme, purposes in measured["schemes"].items():
+        for purpose, cost in purposes.items():
+            written = 0 if purpose == "audits, if all 5 were written" else cost["transactions"]
+            assert cost["executed"] == written, (scheme, purpose)
+
+
+def test_the_page_has_the_figures() -> None:
+    """Its rows of ten nodes are measured again; the others take a minute."""
+    rows = [line for line in page_tables([measure(10)]).splitlines() if line.startswith("| 10 |")]
+    text = PAGE.read_text()
+    assert len(rows) == 4
+    assert all(row in text for row in rows), "run scripts/bench/chain_cost.py --write"
+    assert page(text, [measure(10)]).split("<!-- costs")[0] == text.split("<!-- costs")[0]
 
 
 def test_the_numbers_of_transactions_are_those_of_the_schemes(measured: dict) -> None:  # type: ignore[type-arg]

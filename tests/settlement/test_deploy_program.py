@@ -9,12 +9,16 @@ import trio
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from koii_p2p.errors import ConfigurationError
 from koii_p2p.localk2.server import serve
 from koii_p2p.localk2.settings import LocalK2Settings
+from koii_p2p.records.keys import SecretKey
 from koii_p2p.settlement import instructions as ix
 from koii_p2p.settlement.confirmation import ConfirmedTransaction
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
+from koii_p2p.storage import create_private, save_secret
+from koii_p2p.storage.locked_key import PASSPHRASE_FILE
 from scripts.deploy_program import (
     BINARY,
     CHUNK,
@@ -65,16 +69,23 @@ def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
     with pytest.raises(DeployError, match="no key file"):
         key_from(tmp_path / "absent.json", make=False)
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        key_from(path, make=True)
+    path.chmod(0o600)
     path.write_text("nonsense")
-    with pytest.raises(DeployError, match="64 numbers"):
+    with pytest.raises(ConfigurationError, match="not JSON"):
         key_from(path, make=True)
 
 
 async def test_deployed_after_an_interruption_then_upgraded_and_used(
-    tmp_path: Path, nursery: trio.Nursery
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     k2 = await nursery.start(serve, LocalK2Settings(tmp_path / "k2", port=0, slot_ms=20, finality=4))
-    payer = key_from(tmp_path / "payer.json", make=True)
+    create_private(tmp_path / "passphrase", b"a long passphrase\n")
+    monkeypatch.setenv(PASSPHRASE_FILE, str(tmp_path / "passphrase"))
+    save_secret(tmp_path / "payer.json", SecretKey.generate(), "a long passphrase")
+    payer = key_from(tmp_path / "payer.json", make=False)
     files = (tmp_path / "payer.json", tmp_path / "program.json")
     async with RpcClient(k2.url) as rpc:
         with trio.fail_after(120):
@@ -97,7 +108,7 @@ async def test_deployed_after_an_interruption_then_upgraded_and_used(
 
             await rpc.request_airdrop(address(Keypair.from_seed(bytes(32))), 10 * KOII)
             stranger = tmp_path / "stranger.json"
-            stranger.write_text(Keypair.from_seed(bytes(32)).to_json())
+            save_secret(stranger, SecretKey.from_seed(bytes(32)))
             other = tmp_path / "other.so"
             other.write_bytes(_other(BINARY.read_bytes()))
             with pytest.raises(DeployError, match="may not upgrade"):

@@ -192,6 +192,39 @@ def test_a_slash_in_a_late_attempt_lands_too(chain: TaskChain) -> None:
     assert chain.balance(address(chain.beneficiaries[2])) == had - SLASH
 
 
+def test_a_list_that_settles_late_ends_the_lock(chain: TaskChain) -> None:
+    """Its round and the next get no list; that of a later round tells on the second what the last attempt would."""
+    chain.run_round(0, [1, 1, 1])
+    chain.unstake(2)
+    asked, last = 1270, chain.clock.settles_at(2, 4)
+    assert chain.stake_of(2).history.unstake_slot == asked
+    assert unlock_slot(chain.state(), asked) == last
+    chain.commit(5)
+    leaves = chain.earn([1, 1, 1])
+    chain.anchor_list(5, leaves)
+    unlocks = chain.clock.settles_at(5)
+    assert asked + 300 < unlocks < last
+    assert unlock_slot(chain.state(), asked) == unlocks
+    chain.at(unlocks - 1)
+    assert (
+        chain.send(chain.withdraw_instruction(2, 5, leaves), signers=[chain.stakers[2]]).error
+        is E.STILL_LOCKED
+    )
+    chain.at(unlocks)
+    assert unlock_slot(chain.state(), asked) == unlocks
+    chain.withdraw(2, 5, leaves)
+
+
+def test_a_list_that_is_rejected_does_not_end_the_lock(chain: TaskChain) -> None:
+    chain.run_round(0, [1, 1, 1])
+    chain.unstake(2)
+    chain.commit(2)
+    chain.anchor_list(2, chain.earn([1, 1, 1]))
+    assert unlock_slot(chain.state(), 1270) == 1570
+    chain.veto(2, 0, 1)
+    assert unlock_slot(chain.state(), 1270) == chain.clock.settles_at(2, 4)
+
+
 def test_who_was_in_no_roster_needs_no_leaf(chain: TaskChain) -> None:
     chain.run_round(0, [1, 1, 1])
     chain.stakers.append(keypair("brief"))

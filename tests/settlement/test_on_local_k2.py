@@ -31,7 +31,7 @@ Story = Callable[[bytes, list[SecretKey], list[ProgramSettlement]], Awaitable[No
 
 async def _on_a_new_task(tmp_path: Path, nursery: trio.Nursery, story: Story, round_time: int = 50) -> None:
     """Run a story with a funded task and the keys and clients of its three stakers."""
-    chain = await nursery.start(serve, LocalK2Settings(tmp_path, port=0, slot_ms=20, finality=4))
+    chain = await nursery.start(serve, LocalK2Settings(tmp_path, port=0, slot_ms=30, finality=4))
     payer, stakers = SecretKey.generate(), [SecretKey.generate() for _ in range(3)]
     async with RpcClient(chain.url) as rpc:
         with trio.fail_after(60):

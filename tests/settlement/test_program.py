@@ -207,6 +207,7 @@ async def test_refusals_name_their_reason(rpc: VirtualRpc, chain: TaskChain) -> 
     assert "anchor the commitment of round 0" in refusal.value.what
     assert refusal.value.why == ProgramError.COMMITMENT_EARLY.meaning
     assert refusal.value.exit_code == 5
+    assert "`koii-p2p task show`" in refusal.value.remedy
 
 
 async def test_a_wallet_without_money_is_told_so(rpc: VirtualRpc, chain: TaskChain) -> None:
@@ -305,8 +306,9 @@ async def test_a_slash_lands_though_the_reward_cannot(rpc: VirtualRpc, chain: Ta
 async def test_what_is_no_task_is_unknown(rpc: VirtualRpc, chain: TaskChain) -> None:
     settlement = client(rpc, chain)
     for nothing in (bytes(31) + b"\1", address(chain.payer)):
-        with pytest.raises(UnknownTask):
+        with pytest.raises(UnknownTask) as caught:
             await settlement.task_state(nothing)
+        assert all(option in caught.value.remedy for option in ("--url", "--cluster"))
     stake = chain.stake_address(0)  # an account of the program, but no task
     rpc.accounts[ix.vault_address(stake)] = rpc._account(chain.vault)
     with pytest.raises(DamagedAccount, match="5120 bytes"):

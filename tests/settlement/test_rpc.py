@@ -86,8 +86,8 @@ def raw(body: bytes, status: str = "200 OK", headers: str = "") -> Callable[[dic
     return lambda request: http(body, status, headers)
 
 
-def contextual(value: Any) -> dict[str, Any]:
-    return {"context": {"slot": 1}, "value": value}
+def contextual(value: Any, slot: int = 200) -> dict[str, Any]:
+    return {"context": {"slot": slot}, "value": value}
 
 
 @pytest.fixture
@@ -200,6 +200,18 @@ async def test_a_dripping_answer_ends_at_the_deadline(node: Any) -> None:
         with pytest.raises(RpcUnreachable, match=r"within 0\.5 seconds"):
             await client.get_slot()
         assert trio.current_time() - start < 2
+
+
+async def test_who_cannot_be_connected_to_was_not_asked(node: Any) -> None:
+    async with RpcClient("http://127.0.0.1:1", limits=QUICK) as client:
+        with pytest.raises(RpcUnreachable) as caught:
+            await client.send_transaction(WIRE)
+        assert caught.value.may_be_done is False
+    hangs_up = await node(lambda request: b"")
+    async with RpcClient(hangs_up.url, limits=QUICK) as client:
+        with pytest.raises(RpcUnreachable) as caught:
+            await client.send_transaction(WIRE)
+        assert caught.value.may_be_done is True
 
 
 async def test_nobody_listening_is_one_clear_message() -> None:
@@ -322,6 +334,10 @@ def status(level: str, err: Any = None) -> dict[str, Any]:
     return contextual([{"slot": 9, "confirmations": 1, "err": err, "confirmationStatus": level}])
 
 
+def finalized(height: int) -> dict[str, int]:
+    return {"blockHeight": height, "absoluteSlot": height + 5}
+
+
 UNKNOWN = contextual([None])
 
 
@@ -336,7 +352,7 @@ async def test_confirming_waits_for_the_commitment_asked_for(node: Any) -> None:
     script = ScriptedNode(
         sendTransaction=lambda: SIGNATURE,
         getSignatureStatuses=lambda: next(states),
-        getBlockHeight=lambda: 50,
+        getEpochInfo=lambda: finalized(50),
         getTransaction=lambda: None,
     )
     landed = await confirm(node, script)
@@ -349,7 +365,7 @@ async def test_already_processed_looks_the_status_up(node: Any) -> None:
     script = ScriptedNode(
         sendTransaction=lambda: RpcError(-32002, "failed", {"err": "AlreadyProcessed"}),
         getSignatureStatuses=lambda: next(states),
-        getBlockHeight=lambda: 50,
+        getEpochInfo=lambda: finalized(50),
         getTransaction=lambda: None,
     )
     assert (await confirm(node, script)).slot == 9
@@ -359,7 +375,7 @@ async def test_an_expired_blockhash_says_that_it_never_landed(node: Any) -> None
     script = ScriptedNode(
         sendTransaction=lambda: SIGNATURE,
         getSignatureStatuses=lambda: UNKNOWN,
-        getBlockHeight=lambda: 101,
+        getEpochInfo=lambda: finalized(101),
     )
     with pytest.raises(TransactionExpired):
         await confirm(node, script)
@@ -369,17 +385,69 @@ async def test_a_transaction_that_landed_in_the_last_block_is_found_after_expiry
     script = ScriptedNode(
         sendTransaction=lambda: SIGNATURE,
         getSignatureStatuses=lambda: status("confirmed"),
-        getBlockHeight=lambda: 101,
+        getEpochInfo=lambda: finalized(101),
         getTransaction=lambda: None,
     )
     assert (await confirm(node, script)).slot == 9
+
+
+async def test_a_node_that_has_not_come_to_the_expiry_says_nothing_about_it(node: Any) -> None:
+    script = ScriptedNode(
+        getSignatureStatuses=lambda: contextual([None], 103 + script.calls.count("getEpochInfo")),
+        getEpochInfo=lambda: finalized(101),
+    )
+    with pytest.raises(TransactionExpired):
+        await confirm(node, script, seconds=20)
+    assert script.calls.count("getEpochInfo") == 3, "slot 106 belongs to height 101"
+
+
+@pytest.mark.parametrize(("height", "known"), [(101, True), (249, True), (250, False)])
+async def test_a_node_without_history_tells_an_expiry_while_its_memory_reaches_back(
+    node: Any, height: int, known: bool
+) -> None:
+    without: list[bool] = []
+
+    def answer(request: dict[str, Any]) -> bytes:
+        match request["method"]:
+            case "getEpochInfo":
+                return result(finalized(height))(request)
+            case "isBlockhashValid":
+                return result(contextual(False))(request)
+        if request["params"][1]["searchTransactionHistory"]:
+            return error({"code": -32011, "message": "Transaction history is not available from this node"})(
+                request
+            )
+        without.append(True)
+        return result(contextual([None], height + 5))(request)
+
+    server = await node(answer)
+    async with RpcClient(server.url, limits=Limits(confirmation_seconds=1.0)) as client:
+        with pytest.raises(TransactionExpired if known else TransactionUnconfirmed):
+            await client.send_and_confirm(WIRE, last_valid_block_height=100)
+    assert without
+
+
+@pytest.mark.parametrize("first", [SIGNATURE, RpcError(-32603, "oops"), "not a signature"])
+async def test_what_a_node_may_have_taken_is_not_refused_any_more(node: Any, first: Any) -> None:
+    said = iter(
+        [first, RpcError(-32002, "simulation failed"), RpcError(-32003, "bad"), RpcError(-32602, "no")]
+    )
+    script = ScriptedNode(
+        sendTransaction=lambda: next(said, SIGNATURE),
+        getSignatureStatuses=lambda: (
+            status("confirmed") if script.calls.count("sendTransaction") > 4 else UNKNOWN
+        ),
+        getEpochInfo=lambda: finalized(50),
+        getTransaction=lambda: None,
+    )
+    assert (await confirm(node, script, seconds=20)).slot == 9
 
 
 async def test_time_running_out_says_that_the_fate_is_unknown(node: Any) -> None:
     script = ScriptedNode(
         sendTransaction=lambda: RpcError(-32005, "behind"),
         getSignatureStatuses=lambda: UNKNOWN,
-        getBlockHeight=lambda: 50,
+        getEpochInfo=lambda: finalized(50),
     )
     with pytest.raises(TransactionUnconfirmed):
         await confirm(node, script, seconds=0.5)
@@ -393,13 +461,41 @@ async def test_a_refused_preflight_is_a_failure_whatever_its_data(node: Any, dat
     script = ScriptedNode(
         sendTransaction=lambda: RpcError(-32002, "simulation failed", data),
         getSignatureStatuses=lambda: UNKNOWN,
-        getBlockHeight=lambda: 50,
+        getEpochInfo=lambda: finalized(50),
     )
     with pytest.raises(TransactionFailed) as caught:
         await confirm(node, script)
     assert (caught.value.signature, caught.value.slot) == (SIGNATURE, None)
     if data:
         assert (caught.value.custom_code, caught.value.logs) == (7, ("why",))
+
+
+@pytest.mark.parametrize(
+    ("status", "may_be_done"), [(None, True), ("502 Bad Gateway", True), ("429 Too Many Requests", False)]
+)
+async def test_a_refusal_after_a_lost_answer_is_none(
+    node: Any, status: str | None, may_be_done: bool
+) -> None:
+    """The first answer to the transaction is lost, or there was no room for the call; then preflight refuses it."""
+    sent = 0
+
+    def answer(request: dict[str, Any]) -> bytes:
+        nonlocal sent
+        match request["method"]:
+            case "getEpochInfo":
+                return result(finalized(50))(request)
+            case "getSignatureStatuses":
+                return result(UNKNOWN)(request)
+        sent += 1
+        if sent == 1:
+            return b"" if status is None else http(b"", status)
+        return error({"code": -32002, "message": "simulation failed"})(request)
+
+    server = await node(answer)
+    async with RpcClient(server.url, limits=Limits(confirmation_seconds=1.5)) as client:
+        with pytest.raises(TransactionUnconfirmed if may_be_done else TransactionFailed):
+            await client.send_and_confirm(WIRE, last_valid_block_height=100)
+    assert sent == 2
 
 
 # -- the real local K2
@@ -477,5 +573,9 @@ async def test_slots_blocks_and_blockhashes(k2: RpcClient) -> None:
     assert found == (2, await k2.get_block_hash(2))
     assert await k2.get_first_block(10_000_000) is None
     assert await k2.get_block_hash(10_000_000) is None
-    assert await k2.get_slot("processed") > await k2.get_slot("finalized")
+    finalized_slot = await k2.get_slot("finalized")
+    assert await k2.get_slot("processed") > finalized_slot
+    height, slot = await k2.get_finalized()
+    assert slot >= finalized_slot
+    assert height <= slot
     assert await k2.get_minimum_balance_for_rent_exemption(0) == 890_880

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.settlement.rpc_nodes import highest_of_quorum
 from koii_p2p.settlement.rpc_replies import COMMITMENT_RANK, Commitment, SignatureStatus, agreed_statuses
+
+from .test_rpc import SIGNATURE, Node, result
 
 LEVELS: tuple[Commitment, ...] = ("processed", "confirmed", "finalized")
 
@@ -61,3 +68,42 @@ def test_statuses_are_agreed_one_by_one_in_their_order() -> None:
     here, there = SignatureStatus(5, "confirmed", None), SignatureStatus(6, "confirmed", None)
     told = [[here, None, there], [here, there, None], [None, here, there]]
     assert agreed_statuses(told, 2) == [here, None, there]
+
+
+LANDED = {"slot": 9, "confirmations": 1, "err": None, "confirmationStatus": "confirmed"}
+
+
+@pytest.mark.parametrize(
+    ("said", "unknown"),
+    [
+        ([(50, None), (50, None), (50, None)], True),
+        ([(50, None), (49, None), (50, None)], True),
+        ([(50, None), (49, None), (49, None)], False),
+        ([(49, None), (49, None), (49, None)], False),
+        ([(50, None), (50, LANDED), (50, None)], True),
+        ([(50, None), (50, LANDED), (20, None)], False),
+        ([(50, LANDED), (50, LANDED), (50, None)], False),
+    ],
+    ids=["all", "one behind", "two behind", "all behind", "a liar", "a liar and one behind", "it landed"],
+)
+async def test_only_a_quorum_that_has_come_so_far_can_miss_a_transaction(
+    said: list[tuple[int, Any]], unknown: bool, nursery: trio.Nursery
+) -> None:
+    nodes = [
+        await nursery.start(Node(result({"context": {"slot": slot}, "value": [status]})).run)
+        for slot, status in said
+    ]
+    async with RpcClient([node.url for node in nodes]) as client:
+        assert await client.is_unknown(SIGNATURE, 50) is unknown
+    nursery.cancel_scope.cancel()
+
+
+async def test_height_and_slot_are_those_of_one_answer(nursery: trio.Nursery) -> None:
+    told = [(100, 160), (90, 190), (95, 155)]
+    nodes = [
+        await nursery.start(Node(result({"blockHeight": height, "absoluteSlot": slot})).run)
+        for height, slot in told
+    ]
+    async with RpcClient([node.url for node in nodes]) as client:
+        assert await client.get_finalized() == (95, 155)
+    nursery.cancel_scope.cancel()

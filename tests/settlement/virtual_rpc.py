@@ -106,11 +106,22 @@ class VirtualRpc(RpcClient):
             raise TransactionFailed(result.err, [json.dumps(result.err)], signature)
         return ConfirmedTransaction(signature, self.chain.slot, result.fee)
 
-    async def get_address_history(
-        self, address: bytes, *, until: str | None = None, limit: int, commitment: Commitment = "confirmed"
+    async def get_signatures_for_address(
+        self,
+        address: bytes,
+        *,
+        before: str | None = None,
+        until: str | None = None,
+        limit: int = 1000,
+        commitment: Commitment = "confirmed",
     ) -> tuple[SignatureInfo, ...]:
         lines = [self._line(one) for one in self.chain.landed if address in one.keys][::-1]
-        told = [self.lies[one.signature].line if one.signature in self.lies else one for one in lines]
+        names = [line.signature for line in lines]
+        first = names.index(before) + 1 if before in names else 0
+        last = names.index(until) if until in names else len(lines)
+        told = [
+            self.lies[one.signature].line if one.signature in self.lies else one for one in lines[first:last]
+        ]
         return tuple(line for line in told if line is not None)[:limit]
 
     async def get_transaction(

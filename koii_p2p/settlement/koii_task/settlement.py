@@ -42,6 +42,7 @@ from koii_p2p.settlement.koii_task.instructions import (
 from koii_p2p.settlement.koii_task.readings import DataAccount, Dialect, Readings, Resubmission
 from koii_p2p.settlement.koii_task.state import KoiiTaskState, StateError, read_state
 from koii_p2p.settlement.koii_task.submission import ListAnchor, RoundAnchor, SubmissionError
+from koii_p2p.settlement.priority_fees import PriorityFees
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
     AlreadyVetoed,
@@ -113,6 +114,7 @@ class KoiiTaskSettlement(Carrier):
         staker: Keypair | SecretKey | None = None,
         *,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        fees: PriorityFees = PriorityFees(),  # noqa: B008 - a frozen value
     ) -> None:
         if settings.readings.dialect is Dialect.KPL:
             raise NotCarried(
@@ -121,7 +123,7 @@ class KoiiTaskSettlement(Carrier):
                 "KPL tasks stake and pay in tokens, whose accounts this carrier does not manage.",
                 "Use a KOII task; KoiiInstructions encodes KPL instructions for those who manage the accounts.",
             )
-        super().__init__(rpc, payer, staker)
+        super().__init__(rpc, payer, staker, fees=fees)
         self._settings = settings
         self._readings = settings.readings
         self._program = settings.program or settings.readings.program
@@ -166,6 +168,7 @@ class KoiiTaskSettlement(Carrier):
             rounds=rounds,
             last_list=newest_list(rounds.values()),
             settled_list=newest_list(settled),
+            active=state.is_active,
         )
 
     async def stakes(self, task: bytes) -> tuple[StakeHistory, ...]:

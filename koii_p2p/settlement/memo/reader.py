@@ -8,27 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
 import structlog
 import trio
 from solders.transaction import VersionedTransaction
 
 from koii_p2p.errors import ChainError
-from koii_p2p.settlement.history import is_genuine
+from koii_p2p.settlement.history import Fetched, LaterVersion, fetch_transactions, is_genuine
 from koii_p2p.settlement.memo.chain import Entry, MemoChain, fold
 from koii_p2p.settlement.memo.genesis import Genesis
 from koii_p2p.settlement.memo.records import may_hold_record, records_in
-from koii_p2p.settlement.rpc import (
-    MAXIMUM_SIGNATURES_PER_CALL,
-    RpcClient,
-    RpcError,
-    SignatureInfo,
-    TransactionRecord,
-)
-
-PARALLEL_READS: Final = 8
-UNSUPPORTED_VERSION: Final = -32015
+from koii_p2p.settlement.rpc import RpcClient, SignatureInfo
 
 _log = structlog.get_logger(__name__)
 
@@ -82,29 +72,19 @@ class MemoReader:
             return self._last
 
     async def _list(self) -> tuple[SignatureInfo, ...]:
-        # A node may give pages shorter than asked for, so only an empty one is the last.
-        until = self._final[-1].signature if self._final else None
-        newest_first: list[SignatureInfo] = []
-        seen = {line.signature for line in self._final}
-        while True:
-            page = await self._rpc.get_signatures_for_address(
-                self._genesis.terms.task,
-                before=newest_first[-1].signature if newest_first else None,
-                until=until,
-                limit=MAXIMUM_SIGNATURES_PER_CALL,
+        newest_first = await self._rpc.get_address_history(
+            self._genesis.terms.task,
+            until=self._final[-1].signature if self._final else None,
+            limit=self._limit + 1 - len(self._final),
+        )
+        known = {line.signature for line in self._final}
+        if any(line.signature in known for line in newest_first):
+            self._rpc.reject("getSignaturesForAddress", "A page repeats a transaction")
+        lines = self._final + newest_first[::-1]
+        if len(lines) > self._limit:
+            raise HistoryIncomplete(
+                f"More than {self._limit} transactions name it, and its first records are the oldest of them."
             )
-            if not page:
-                break
-            names = {line.signature for line in page}
-            if len(names) < len(page) or names & seen:
-                self._rpc.reject("getSignaturesForAddress", "A page repeats a transaction")
-            seen |= names
-            newest_first += page
-            if len(seen) > self._limit:
-                raise HistoryIncomplete(
-                    f"More than {self._limit} transactions name it, and its first records are the oldest of them."
-                )
-        lines = self._final + tuple(reversed(newest_first))
         if any(first.slot > second.slot for first, second in pairwise(lines)):
             self._rpc.reject(
                 "getSignaturesForAddress", "The transactions are not in the order of their slots"
@@ -112,33 +92,11 @@ class MemoReader:
         return lines
 
     async def _fetch(self, lines: list[SignatureInfo]) -> None:
-        failures: list[ChainError] = []
-        waiting = iter(lines)
+        # What was read stays read, also if the node fails before the last one.
+        def take(line: SignatureInfo, record: Fetched) -> None:
+            self._entries[line.signature] = read_entries(line, record, self._genesis.terms.task)
 
-        async def fetch_next(scope: trio.CancelScope) -> None:
-            try:
-                for line in waiting:
-                    self._entries[line.signature] = await self._entries_of(line)
-            except ChainError as error:
-                failures.append(error)
-                scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(PARALLEL_READS):
-                nursery.start_soon(fetch_next, nursery.cancel_scope)
-        if failures:
-            raise failures[0]
-
-    async def _entries_of(self, line: SignatureInfo) -> tuple[Entry, ...]:
-        try:
-            record = await self._rpc.get_transaction(line.signature)
-        except RpcError as error:
-            # Records count in legacy and version 0 transactions only, or one of a later version, which the client
-            # does not ask for, would stop every reader.
-            if error.code == UNSUPPORTED_VERSION:
-                return ()
-            raise
-        return read_entries(line, record, self._genesis.terms.task)
+        await fetch_transactions(self._rpc, lines, take)
 
     def _fold(self, lines: tuple[SignatureInfo, ...]) -> MemoChain:
         wanted = [line.signature for line in lines if _is_wanted(line)]
@@ -154,11 +112,15 @@ class MemoReader:
         return chain
 
 
-def read_entries(line: SignatureInfo, record: TransactionRecord | None, task: bytes) -> tuple[Entry, ...]:
+def read_entries(line: SignatureInfo, record: Fetched, task: bytes) -> tuple[Entry, ...]:
     """The task's records in one transaction that succeeded.
 
-    Raises `HistoryIncomplete` if the node contradicts itself about it: which record came first could not be told.
+    Records count in legacy and version 0 transactions only, or one of a later version, which nobody here can read,
+    would stop every reader. Raises `HistoryIncomplete` if the node contradicts itself about it: which record came
+    first could not be told.
     """
+    if record is LaterVersion.LATER_VERSION:
+        return ()
     if record is None:
         raise HistoryIncomplete(f"The K2 node lists transaction {line.signature} but does not have it.")
     if record.slot != line.slot or record.err is not None:

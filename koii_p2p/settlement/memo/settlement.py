@@ -39,6 +39,7 @@ from koii_p2p.settlement.memo.records import (
     RecordError,
     instructions,
 )
+from koii_p2p.settlement.priority_fees import PriorityFees
 from koii_p2p.settlement.refusals import (
     AlreadyAnchored,
     AlreadyVetoed,
@@ -104,8 +105,9 @@ class MemoSettlement(Carrier):
         staker: Keypair | SecretKey | None = None,
         *,
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        fees: PriorityFees = PriorityFees(),  # noqa: B008 - a frozen value
     ) -> None:
-        super().__init__(rpc, payer, staker)
+        super().__init__(rpc, payer, staker, fees=fees)
         self._memo_genesis = genesis
         self._reader = MemoReader(rpc, genesis, limit=limits.history_transactions)
 

@@ -29,7 +29,7 @@ SPAM_AT_ONCE = 5
 
 @pytest.mark.slow
 async def test_two_rounds_over_rpc(tmp_path: Path, nursery: trio.Nursery) -> None:
-    chain = await nursery.start(serve, LocalK2Settings(tmp_path, port=0, slot_ms=30, finality=4))
+    chain = await nursery.start(serve, LocalK2Settings(tmp_path, port=0, slot_ms=60, finality=4))
     payer, stakers = SecretKey.generate(), [SecretKey.generate() for _ in range(3)]
     async with RpcClient(chain.url) as rpc:
         with trio.fail_after(90):
