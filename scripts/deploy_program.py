@@ -3,9 +3,10 @@
     python scripts/deploy_program.py --url http://127.0.0.1:8899 --payer wallet.json --program program.json
 
 `program.json` is the program's own key; it is made if it does not exist, and its address is the program's id. The payer
-becomes the upgrade authority. What was written stays in a buffer account, whose key is kept beside the program's: after
-an interruption the same command goes on with what is missing. In the end the bytes are read back and compared. Run
-again, it changes nothing; with another binary it upgrades the program.
+becomes the upgrade authority: keep its key locked (`koii-p2p keys new wallet --lock -o wallet.json`); its passphrase is
+asked for, or read from the file that KOII_P2P_PASSPHRASE_FILE names. What was written stays in a buffer account, whose
+key is kept beside the program's: after an interruption the same command goes on with what is missing. In the end the
+bytes are read back and compared. Run again, it changes nothing; with another binary it upgrades the program.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from solders.sysvar import CLOCK, RENT
 from solders.transaction import Transaction
 
 from koii_p2p.errors import OperatorError
+from koii_p2p.records.keys import SecretKey
 from koii_p2p.settlement.rpc import RpcClient, TransactionExpired
+from koii_p2p.storage.keyfile import load_secret, save_secret
 
 LOADER: Final = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
 BINARY: Final = (
@@ -208,18 +211,15 @@ class Deployment:
 
 
 def key_from(path: Path, *, make: bool) -> Keypair:
-    """The key in a file (a JSON array of 64 numbers); made if it does not exist and `make` says so."""
-    if path.exists():
-        try:
-            return Keypair.from_json(path.read_text())
-        except ValueError as error:
-            raise DeployError(f"{path} is no key file: it should hold 64 numbers.") from error
-    if not make:
-        raise DeployError(f"There is no key file {path}.")
-    key = Keypair()
-    path.touch(mode=0o600)
-    path.write_text(key.to_json())
-    return key
+    """The key in a private file, plain or locked (docs/keys.md); made, plain, if it is missing and `make` says so.
+
+    Raises `DeployError` if it is missing otherwise, `ConfigurationError` if it cannot be used.
+    """
+    if not path.exists():
+        if not make:
+            raise DeployError(f"There is no key file {path}.")
+        save_secret(path, SecretKey.generate())
+    return Keypair.from_bytes(load_secret(path).solana_bytes)
 
 
 async def deploy(url: str, payer: Path, program: Path, binary: Path, capacity: int) -> Deployed:

@@ -7,13 +7,14 @@ import json
 import typer
 from pydantic_core import PydanticUndefined
 
-from koii_p2p.cli.keys import Role, key_path, public_text
+from koii_p2p.cli.key_names import text_of
+from koii_p2p.cli.keys import Role, key_path
 from koii_p2p.cli.main import Invocation
 from koii_p2p.cli.output import pairs, print_result
 from koii_p2p.cli.settings import Settings, load_settings
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.storage.home import Home
-from koii_p2p.storage.keyfile import load_secret, save_secret
+from koii_p2p.storage.keyfile import load_public, save_secret
 from koii_p2p.storage.private_file import create_private
 
 NOT_IN_FILE = {"home"}
@@ -34,7 +35,7 @@ def command(ctx: typer.Context) -> None:
         if not path.exists():
             save_secret(path, SecretKey.generate())
             made.append(str(path))
-        found[role.value] = public_text(load_secret(path))
+        found[role.value] = text_of(load_public(path))
     if not home.config.exists():
         create_private(home.config, config_text(settings, loaded.origins).encode())
         made.append(str(home.config))

@@ -2,70 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import typer
 
-from koii_p2p.rounds.audit_rules import AuditRules, Profile, RulesError, Weights
-
-_NAMES = tuple(field.name for field in dataclasses.fields(AuditRules))
-_ENUMS: dict[str, type[Profile] | type[Weights]] = {"profile": Profile, "weights": Weights}
-_FLAGS = {"yes": True, "true": True, "no": False, "false": False}
+from koii_p2p.rounds.audit_rules import AuditRules, RulesError
+from koii_p2p.tasks.rule_words import RULE_NAMES, nearest, rules_in_words
 
 RuleOption = Annotated[
     list[str] | None,
     typer.Option(
         "--rule",
         metavar="NAME=VALUE",
-        help=f"An audit rule; may be repeated. Names: {', '.join(_NAMES)}.",
+        help=f"An audit rule; may be repeated. Names: {', '.join(RULE_NAMES)}.",
     ),
 ]
 
 
-def rules_given(words: list[str]) -> AuditRules:
-    """The rules that differ from the default, as given. Raises typer's usage error."""
-    values: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or name not in _NAMES:
-            near = difflib.get_close_matches(name, _NAMES, 1)
-            hint = f"; perhaps you mean {near[0]}" if near and near[0] != name else ""
-            raise _bad(f"{word!r} is not a rule: write it like auditors=5{hint}")
-        if name in values:
+def rule_words(options: list[str]) -> dict[str, str]:
+    """What is given for each rule. Raises typer's usage error for a name that is none, or given twice."""
+    found: dict[str, str] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or name not in RULE_NAMES:
+            raise _bad(f"{option!r} is not a rule: write it like auditors=5{nearest(name)}")
+        if name in found:
             raise _bad(f"{name} is given twice")
-        values[name] = _value(name, text)
-    if values.get("profile") is Profile.KOII:
-        values.setdefault("weights", Weights.EQUAL)
-    try:
-        return AuditRules(**values)
-    except RulesError as error:
-        raise _bad(str(error)) from error
-
-
-def rules_json(rules: AuditRules) -> dict[str, str | int | bool]:
-    """The rules by name; profile and weights in words."""
-    found: dict[str, str | int | bool] = {}
-    for name in _NAMES:
-        value = getattr(rules, name)
-        found[name] = value.name.lower() if name in _ENUMS else value
+        found[name] = text
     return found
 
 
-def _value(name: str, text: str) -> object:
-    if name in _ENUMS:
-        names = {member.name.lower(): member for member in _ENUMS[name]}
-        if text not in names:
-            raise _bad(f"{name} is one of {', '.join(names)}, not {text!r}")
-        return names[text]
-    if name == "sealed":
-        if text not in _FLAGS:
-            raise _bad(f"sealed is yes or no, not {text!r}")
-        return _FLAGS[text]
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise _bad(f"{name} is a whole number, not {text!r}")
-    return int(text)
+def rules_given(words: Mapping[str, str]) -> AuditRules:
+    """The rules that differ from the default, as given. Raises typer's usage error."""
+    try:
+        return rules_in_words(words)
+    except RulesError as error:
+        raise _bad(str(error)) from error
 
 
 def _bad(why: str) -> typer.BadParameter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import trio
@@ -31,8 +32,11 @@ from koii_p2p.cli.spending import (
     task_given,
     wallet_of,
 )
-from koii_p2p.cli.task_rules import RuleOption, rules_given, rules_json
+from koii_p2p.cli.task_check import check
+from koii_p2p.cli.task_plan import Planned, planned
+from koii_p2p.cli.task_rules import RuleOption, rule_words
 from koii_p2p.errors import ChainError, ConfigurationError
+from koii_p2p.rounds.audit_rules import RulesError
 from koii_p2p.rounds.terms import U64_MAX, TaskTerms, TermsError
 from koii_p2p.settlement import instructions as encode
 from koii_p2p.settlement.instructions import PROGRAM_ID, InstructionError
@@ -47,10 +51,9 @@ from koii_p2p.settlement.layouts import (
 )
 from koii_p2p.settlement.refusals import ClosedTask
 from koii_p2p.settlement.rpc import DataSize, Memcmp
-from koii_p2p.storage.keyfile import load_secret
-
-STARTS_IN = 150
-"""Slots from now to the first round, if none are given: a minute, for the first stakes."""
+from koii_p2p.storage.keyfile import load_public
+from koii_p2p.tasks.config_task import STARTS_IN
+from koii_p2p.tasks.rule_words import rules_json
 
 app = typer.Typer()
 
@@ -70,7 +73,7 @@ def list_tasks(
 ) -> None:
     """List the tasks on this cluster."""
     settings = settings_of(ctx)
-    creator = load_secret(settings.wallet_key).public_key if mine else None
+    creator = load_public(settings.wallet_key) if mine else None
     found = trio.run(_list, settings, creator)
     rows = [
         (
@@ -219,38 +222,68 @@ def _for_a_person(found: dict[str, Any]) -> dict[str, object]:
 # --- create and fund
 
 
+app.command("check")(check)
+
+
 @app.command("create")
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Option("--name", help="Its name, at most 24 bytes.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PATH",
+            help="A task's folder with a config-task.yml, or the file; options go before what it says.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Its name, at most 24 bytes.")] = None,
     program: Annotated[
-        str, typer.Option("--program", help="What nodes run: an import path or a CID, at most 64 bytes.")
-    ],
-    round_time: Annotated[int, typer.Option("--round-time", metavar="SLOTS", help="Length of a round.")],
+        str | None,
+        typer.Option("--program", help="What nodes run: an import path or a CID, at most 64 bytes."),
+    ] = None,
+    round_time: Annotated[
+        int | None, typer.Option("--round-time", metavar="SLOTS", help="Length of a round.")
+    ] = None,
     submission_window: Annotated[
-        int, typer.Option("--submission-window", metavar="SLOTS", help="For submissions, and for the list.")
-    ],
+        int | None,
+        typer.Option("--submission-window", metavar="SLOTS", help="For submissions, and for the list."),
+    ] = None,
     audit_window: Annotated[
-        int, typer.Option("--audit-window", metavar="SLOTS", help="For audits, and for the list's.")
-    ],
+        int | None, typer.Option("--audit-window", metavar="SLOTS", help="For audits, and for the list's.")
+    ] = None,
     bounty: Annotated[
-        str, typer.Option("--bounty-per-round", metavar="KOII", help="The most that a round pays.")
-    ],
+        str | None, typer.Option("--bounty-per-round", metavar="KOII", help="The most that a round pays.")
+    ] = None,
     minimum_stake: Annotated[
-        str, typer.Option("--minimum-stake", metavar="KOII", help="The least that a staker has to stake.")
-    ],
+        str | None,
+        typer.Option("--minimum-stake", metavar="KOII", help="The least that a staker has to stake."),
+    ] = None,
     fund: Annotated[
-        str, typer.Option("--fund", metavar="KOII", help="Put this much into its vault at once.")
-    ] = "0",
+        str | None,
+        typer.Option(
+            "--fund", metavar="KOII", help="Put this much into its vault at once; 0 if nothing says more."
+        ),
+    ] = None,
     starts_in: Annotated[
-        int, typer.Option("--starts-in", metavar="SLOTS", min=0, help="From now to its first round.")
-    ] = STARTS_IN,
+        int | None,
+        typer.Option(
+            "--starts-in",
+            metavar="SLOTS",
+            min=0,
+            help=f"From now to its first round; {STARTS_IN} if nothing says more.",
+        ),
+    ] = None,
     slash: Annotated[
-        int, typer.Option("--slash", metavar="BP", help="What a rejected submission loses, in 1/10000.")
-    ] = 7000,
+        int | None,
+        typer.Option(
+            "--slash", metavar="BP", help="What a rejected submission loses, in 1/10000; 7000 as in Koii."
+        ),
+    ] = None,
     failed: Annotated[
-        int, typer.Option("--failed-distributions", help="How many lists of a round may be rejected.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--failed-distributions", help="How many lists of a round may be rejected; 3 as in Koii."
+        ),
+    ] = None,
     rule: RuleOption = None,
     nonce: Annotated[
         int | None,
@@ -258,42 +291,43 @@ def create(
     ] = None,
     yes: YesOption = False,
 ) -> None:
-    """Put a task on K2. Its terms never change; slots are K2's (0.4 s)."""
+    """Put a task on K2, by a config-task.yml or by options. Its terms never change; slots are K2's (0.4 s)."""
     settings = settings_of(ctx)
-    wallet = load_secret(settings.wallet_key).public_key
+    options = {
+        "name": name,
+        "program": program,
+        "round_time": round_time,
+        "submission_window": submission_window,
+        "audit_window": audit_window,
+        "bounty_per_round": None if bounty is None else roe_given(bounty),
+        "minimum_stake": None if minimum_stake is None else roe_given(minimum_stake),
+        "slash_basis_points": slash,
+        "allowed_failed_distributions": failed,
+        "fund": None if fund is None else roe_given(fund),
+        "starts_in": starts_in,
+    }
+    wanted = planned(path, options, rule_words(rule or []))
+    wallet = load_public(settings.wallet_key)
     number = secrets.randbits(63) if nonce is None else nonce
     try:
-        terms = TaskTerms(
-            task=encode.task_address(wallet, number),
-            creator=wallet,
-            name=name,
-            program=program,
-            starting_slot=0,
-            round_time=round_time,
-            submission_window=submission_window,
-            audit_window=audit_window,
-            bounty_per_round=roe_given(bounty),
-            minimum_stake=roe_given(minimum_stake),
-            slash_basis_points=slash,
-            allowed_failed_distributions=failed,
-            audit=rules_given(rule or []),
-        )
-        if not program:
-            raise TermsError("program is empty")
-    except TermsError as error:
+        terms = wanted.plan.terms(encode.task_address(wallet, number), wallet, 0)
+    except (TermsError, RulesError) as error:
         raise _bad_terms(str(error)) from error
-    funds = roe_given(fund)
-    sent, found = trio.run(_create, settings, terms, number, starts_in, funds, yes)
+    sent, found = trio.run(_create, settings, terms, number, wanted, yes)
     _print(settings, sent, found)
 
 
 async def _create(
-    settings: Settings, terms: TaskTerms, nonce: int, starts_in: int, funds: int, yes: bool
+    settings: Settings, terms: TaskTerms, nonce: int, wanted: Planned, yes: bool
 ) -> tuple[Sent, dict[str, Any]]:
+    starts_in, funds = wanted.plan.starts_in, wanted.plan.fund
     async with wallet_of(settings) as purse:
         await _check_free(purse, terms.task)
         terms = _starting_at(terms, await purse.k2.slot() + starts_in)
-        notes = [f"Its first round begins in slot {terms.starting_slot}, {starts_in} slots from now."]
+        notes = [
+            *wanted.notes,
+            f"Its first round begins in slot {terms.starting_slot}, {starts_in} slots from now.",
+        ]
         if funds and terms.bounty_per_round:
             notes.append(f"Its vault will hold the bounties of {funds // terms.bounty_per_round} rounds.")
         instructions = [_made(lambda: encode.create_task(terms, nonce))]

@@ -7,7 +7,7 @@ from koii_p2p.storage.database import Database
 from koii_p2p.storage.faults import LimitExceeded, StorageCorrupt, StorageError, StorageFull, StorageLocked
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.journal import AlreadySigned, SigningJournal
-from koii_p2p.storage.keyfile import load_secret, save_secret
+from koii_p2p.storage.keyfile import load_public, load_secret, save_secret
 from koii_p2p.storage.private_file import create_private, read_private, replace_private
 from koii_p2p.storage.record_log import LoggedRecord, RecordLog
 from koii_p2p.storage.task_store import TaskStore
@@ -28,6 +28,7 @@ __all__ = [
     "StorageLocked",
     "TaskStore",
     "create_private",
+    "load_public",
     "load_secret",
     "read_private",
     "replace_private",

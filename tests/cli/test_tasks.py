@@ -244,3 +244,150 @@ def test_a_name_cannot_play_with_the_terminal(spender: Spender) -> None:
         assert "red\ufffd[31m\ufffdline" in shown
     code, _, err = spender.run("task", "fund", task, "1", "--yes", output="table")
     assert (code, "\x1b" in err) == (0, False)
+
+
+CONFIG = """\
+task_name: by a file
+author: someone
+description: What it does
+repositoryUrl: https://example.org/task
+task_executable_network: DEVELOPMENT
+task_audit_program: examples.hello_world
+round_time: 20
+submission_window: 8
+audit_window: 8
+minimum_stake_amount: 1.9
+task_type: KOII
+total_bounty_amount: 10.5
+bounty_amount_per_round: 0.25
+allowed_failed_distributions: 2
+space: 0.1
+koii_p2p:
+  slash_basis_points: 6000
+  starts_in: 4000
+  audit:
+    auditors: 7
+    finders_share: 1000
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config-task.yml"
+    file.write_text(CONFIG)
+    return file
+
+
+def test_a_task_is_created_by_its_file(spender: Spender, config: Path) -> None:
+    before = spender.balance()
+    made = spender.found("task", "create", config, "--yes")
+    assert (made["name"], made["funded"]) == ("by a file", 10_500_000_000)
+    assert before - spender.balance() == made["cost"]["total"]
+    assert "bounties of 42 rounds" in made["notes"][-1]
+    found = spender.found("task", "show", made["task"])
+    assert (found["name"], found["program"], found["vault"]) == (
+        "by a file",
+        "examples.hello_world",
+        10_500_000_000,
+    )
+    assert (found["round_time"], found["submission_window"], found["audit_window"]) == (20, 8, 8)
+    assert (found["minimum_stake"], found["bounty_per_round"]) == (1_900_000_000, 250_000_000)
+    assert (found["slash_basis_points"], found["allowed_failed_distributions"]) == (6000, 2)
+    assert (found["audit"]["auditors"], found["audit"]["finders_share"]) == (7, 1000)
+    assert found["starting_slot"] - found["slot"] > 3500
+
+
+def test_options_go_before_the_file_and_that_is_said(spender: Spender, config: Path) -> None:
+    options = (
+        "--name", "by options", "--round-time", 30, "--minimum-stake", "2", "--fund", "0", "--slash", 6000,
+        "--rule", "auditors=3", "--rule", "quorum=2",
+    )  # fmt: skip
+    made = spender.found("task", "create", config.parent, *options, "--yes")
+    assert made["notes"][:-1] == [
+        "--name by options goes before task_name by a file of config-task.yml.",
+        "--round-time 30 goes before round_time 20 of config-task.yml.",
+        "--minimum-stake 2 KOII goes before minimum_stake_amount 1.9 KOII of config-task.yml.",
+        "--fund 0 KOII goes before total_bounty_amount 10.5 KOII of config-task.yml.",
+        "--rule auditors=3 goes before auditors: 7 of config-task.yml.",
+    ]
+    found = spender.found("task", "show", made["task"])
+    assert (found["name"], found["round_time"], found["minimum_stake"]) == ("by options", 30, 2 * KOII)
+    assert (found["vault"], found["slash_basis_points"]) == (0, 6000)
+    rules = {name: found["audit"][name] for name in ("auditors", "quorum", "finders_share")}
+    assert rules == {"auditors": 3, "quorum": 2, "finders_share": 1000}
+
+
+def test_a_file_that_cannot_be_used_makes_no_task(spender: Spender, config: Path) -> None:
+    config.write_text(CONFIG.replace("round_time: 20", 'round_time: "20"').replace("space: 0.1", "space: 0"))
+    code, error = spender.refused("task", "create", config, "--yes")
+    assert (code, "line 7: round_time is '20' in quotes" in error["why"]) == (3, True)
+    assert "line 15: space is 0. Write a number of MB, from 0.1 to 50" in error["why"]
+    config.write_text(CONFIG)
+    for options, code, why in (
+        (("--audit-window", 15), 3, "longer than round_time"),
+        (("--program", ""), 3, "program is empty"),
+        (("--rule", "quorum=0"), 2, "from 1 to 255"),
+        (("--rule", "canary_rate=5"), 2, "needs sealed"),
+        (("--rule", "profile=all", "--rule", "audit_rate=10000"), 0, ""),
+    ):
+        told, _out, err = spender.run("task", "create", config, *options, "--yes")
+        assert (told, why in err) == (code, True), err
+    assert len(spender.found("task", "list", "--mine")) == 1
+
+
+def test_a_rule_may_need_what_the_file_says(spender: Spender, config: Path) -> None:
+    config.write_text(CONFIG.replace("finders_share: 1000", "sealed: yes"))
+    made = spender.found("task", "create", config, "--rule", "canary_rate=100", "--yes")
+    audit = spender.found("task", "show", made["task"])["audit"]
+    assert (audit["sealed"], audit["canary_rate"], audit["auditors"]) == (True, 100, 7)
+
+
+def test_without_a_file_and_an_option_it_is_said_what_is_missing(spender: Spender) -> None:
+    code, error = spender.refused("task", "create", "--name", "n", "--round-time", 20, "--yes")
+    assert code == 2
+    missing = "--program, --submission-window, --audit-window, --bounty-per-round, --minimum-stake"
+    assert f"give {missing}, or the PATH" in error["why"]
+
+
+def test_a_file_is_checked_without_keys_or_k2(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = Spender("http://127.0.0.1:9", tmp_path / "nobody", capsys)
+    nobody.home.wallet_key.unlink()
+    config.write_text(CONFIG + "tag: [AI]\ntask_audit_program_id: ''\n")
+    found = nobody.found("task", "check", config.parent)
+    assert (found["valid"], found["file"], found["name"]) == (True, str(config), "by a file")
+    assert found["slots"] == {
+        "starts_in": 4000, "round_time": 20, "submission_window": 8, "audit_window": 8, "delay": 4,
+        "until_paid": 56,
+    }  # fmt: skip
+    assert (found["seconds"]["round_time"], found["seconds"]["until_paid"]) == (8.0, 22.4)
+    assert (found["fund"], found["funded_rounds"], found["funded_seconds"]) == (10_500_000_000, 42, 336.0)
+    assert found["metadata"]["author"] == "someone"
+    assert "nothing" in found["meanings"]["space"]
+    assert found["warnings"] == [
+        "line 22: tag is not a field of this file, and is ignored; perhaps you mean tags."
+    ]
+    shown = nobody.shown("task", "check", config)
+    for words in ("20 slots = 8 s", "1.9 KOII = 1900000000 Roe", "42 rounds: 5 min 36 s", "warning: line 22"):
+        assert words in shown
+    assert "26 min 40 s" in shown, "of 4000 slots until it starts"
+
+
+def test_a_check_fails_with_what_to_do(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = Spender("http://127.0.0.1:9", tmp_path / "nobody", capsys)
+    code, error = nobody.refused("task", "check", tmp_path / "absent")
+    assert (code, "no such file" in error["why"]) == (3, True)
+    for old, new, why in (
+        ("task_type: KOII", "task_type: KPL\ntoken_type: 7RzFDBFBf2NnBdUVn8uRL5BGcyRWYdXQzUnNGdYWHRcF", "tokens"),
+        ("round_time: 20", "round_time: 15", "Line 7: round_time is 15 slots, less than the 16"),
+        ("task_name: by", "task_name: &x by", "Line 1: it has an anchor"),
+    ):  # fmt: skip
+        config.write_text(CONFIG.replace(old, new))
+        code, error = nobody.refused("task", "check", config)
+        assert (code, why in error["why"]) == (3, True), error
+    config.write_text(CONFIG.replace("DEVELOPMENT", "IPFS").replace("examples.hello_world", "dist/main.js"))
+    (warning,) = nobody.found("task", "check", config)["warnings"]
+    assert "--program" in warning
