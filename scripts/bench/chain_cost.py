@@ -1,10 +1,13 @@
 """What a round costs on the chain, by carrier and number of nodes, beside Koii's own scheme.
 
-    python scripts/bench/chain_cost.py [--nodes 10 100 1000 10000] [--out figures.json]
+    python scripts/bench/chain_cost.py [--nodes 10 100 1000 10000] [--out figures.json] [--write]
+
+With `--write` the tables of docs/carriers.md are made anew. All of it takes about a minute, or three on busy cores.
 
 Every transaction counted here is a real one: encoded, signed, and measured as the bytes that would be sent. On a local
-K2 (in this process, without its RPC) all of them are executed for up to 100 nodes, and for more nodes those whose
-number does not grow with the nodes, with one claim. Koii's program is not public: its transactions are executed by a
+K2 (in this process, without its RPC) they are executed for up to 100 nodes, disputes included, and for more nodes those
+whose number does not grow with the nodes, with one claim; the column "executed" says how many. Never executed are the
+looks of "if all 5 were written", which nobody writes. Koii's program is not public: its transactions are executed by a
 stand-in that takes the same bytes (scripts/koii_standin), and were never sent to the real K2.
 
 Fees are shown three ways: as the local K2 takes them (5000 Roe per signature, checked against each executed
@@ -229,19 +232,26 @@ def measure_program(chain: Chain, nodes: int) -> Scheme:
     totals = leaves.reward_total, leaves.slash_total
     anchor = program.anchor_list(task, public(keys[1]), ROUND, leaves.root, *totals)
     count.send("anchors", [budget, anchor], keys[1])
-    for one in keys[: majority(nodes)]:
-        veto = program.veto(task, public(one), ROUND, 0, public(keys[0]), public(keys[1]))
-        count.send("dispute", [budget, veto], one, execute=False)
-    for repeated in (
-        program.anchor_commitment(task, public(keys[2]), ROUND, DIGEST, attempt=1),
-        program.anchor_list(task, public(keys[2]), ROUND, leaves.root, *totals, attempt=1),
-    ):
-        count.send("dispute", [budget, repeated], keys[2], execute=False)
     chain.until(clock.settles_at(ROUND))
     proofs = all_proofs([leaf.encode() for leaf in leaves.leaves])
     for place, (leaf, proof) in enumerate(zip(leaves.leaves, proofs, strict=True)):
         settle = program.settle(task, ROUND, leaf, proof, public(PAYER))
         count.send("claims", [budget, settle], execute=everybody or place == 0)
+
+    disputed = ROUND + 1
+    chain.until(max(clock.commitment(disputed).opens, chain.slot + 1))
+    chain.setup([program.anchor_commitment(task, public(keys[0]), disputed, DIGEST)], keys[0])
+    chain.until(clock.distribution(disputed).opens)
+    chain.setup([program.anchor_list(task, public(keys[1]), disputed, leaves.root, *totals)], keys[1])
+    chain.until(clock.distribution_audit(disputed).opens)
+    for one in keys[: majority(nodes)]:
+        veto = program.veto(task, public(one), disputed, 0, public(keys[0]), public(keys[1]))
+        count.send("dispute", [budget, veto], one, execute=everybody)
+    for repeated in (
+        program.anchor_commitment(task, public(keys[2]), disputed, DIGEST, attempt=1),
+        program.anchor_list(task, public(keys[2]), disputed, leaves.root, *totals, attempt=1),
+    ):
+        count.send("dispute", [budget, repeated], keys[2], execute=everybody)
     chain.until(chain.slot + 1)
     return count.scheme
 
@@ -307,7 +317,7 @@ class KoiiTask:
         )
         self.start = chain.slot
         for index, one in enumerate(self.keys if self.everybody else self.keys[:3]):
-            holds_list = self.everybody and index == 0
+            holds_list = self.everybody and index < 2
             made = self._account(one, len(content) + 1 if holds_list else 100, STAKE)
             chain.setup([made, self.encode.stake(self.task, public(one), self.pot, STAKE)], one)
 
@@ -325,23 +335,33 @@ class KoiiTask:
         """A slot of the task."""
         return self.start + period * ROUND_TIME + offset
 
-    def upload(self, count: Counting, purpose: str, round: int) -> None:
-        """The list by the first staker: pieces, then the submission."""
-        one = self.keys[0]
+    def upload(self, count: Counting, purpose: str, round: int, by: int = 0) -> None:
+        """The list by the first staker, or the second: pieces, then the submission."""
+        one = self.keys[by]
         for place, piece in enumerate(self.pieces):
             upload = self.encode.upload_list(self.task, public(one), round, place, piece)
             count.send(purpose, [upload], one, execute=self.everybody)
         submit = self.encode.submit_list(self.task, public(one), public(one), round)
         count.send(purpose, [submit], one, execute=self.everybody)
 
-    def pay_and_claim(self, count: Counting, purpose: str, round: int) -> None:
-        """Payout, then every node's claim to its main wallet."""
-        payout = self.encode.payout(self.task, public(self.keys[0]), round)
+    def submit_all(self, count: Counting, purpose: str, round: int) -> None:
+        """Every node's submission."""
+        for one in self.keys:
+            submission = self.encode.submit_task(self.task, public(one), round, CID.encode())
+            count.send(purpose, [submission], one, execute=self.everybody)
+
+    def pay(self, count: Counting, purpose: str, round: int, by: int = 0) -> None:
+        """Payout of the list of the first staker, or the second."""
+        payout = self.encode.payout(self.task, public(self.keys[by]), round)
         count.send(purpose, [payout], execute=False)
         if self.everybody:
             # With more compute than Koii's own client asks for: an sBPF program needs it for 100 keys.
             self.chain.setup([set_compute_unit_limit(1_400_000), payout])
             count.scheme.costs[purpose].executed += 1
+
+    def pay_and_claim(self, count: Counting, purpose: str, round: int) -> None:
+        """Payout, then every node's claim to its main wallet."""
+        self.pay(count, purpose, round)
         for one in self.keys:
             claim = self.encode.claim_reward(self.task, public(one), self.pot, public(PAYER))
             count.send("claims", [claim], one, execute=self.everybody)
@@ -370,8 +390,9 @@ def measure_koii_task(chain: Chain, nodes: int, *, native_payout: bool) -> Schem
         for one in own.keys[: majority(nodes)]:
             veto = own.encode.audit_submission(own.task, public(one), public(second), ROUND + 1, valid=False)
             count.send("dispute", [veto], one, execute=own.everybody)
+    chain.until(own.opens(ROUND + 5))
     for one in own.keys[: -(-nodes // 3)]:
-        submit("heartbeats", one, ROUND + 4, CID, execute=False)
+        submit("heartbeats", one, ROUND + 4, CID, execute=own.everybody)
     chain.until(chain.slot + 1)
     return count.scheme
 
@@ -381,9 +402,7 @@ def measure_koii(chain: Chain, nodes: int) -> Scheme:
     count, own = Counting(chain, Scheme("koii")), KoiiTask(chain, nodes, "koii")
     encode = own.encode
     chain.until(own.opens(1))
-    for one in own.keys:
-        submission = encode.submit_task(own.task, public(one), ROUND, CID.encode())
-        count.send("submissions", [submission], one, execute=own.everybody)
+    own.submit_all(count, "submissions", ROUND)
     chain.until(own.opens(1, WINDOW))
     bad = [public(one) for one in own.keys[: max(1, nodes * BAD_PERCENT // 100)]]
     looking = min(SAMPLE, nodes - 1)
@@ -400,20 +419,28 @@ def measure_koii(chain: Chain, nodes: int) -> Scheme:
             count.send("audits, if all 5 were written", [vote], one, execute=False)
     chain.until(own.opens(2))
     own.upload(count, "list and payout", ROUND)
-    chain.until(own.opens(2, WINDOW))
-    for one in own.keys[1:]:
-        vote = encode.audit_distribution(own.task, public(one), public(own.keys[0]), ROUND, valid=False)
-        count.send("dispute", [vote], one, execute=False)
-    for place, piece in enumerate(own.pieces):
-        again = encode.upload_list(own.task, public(own.keys[1]), ROUND, place, piece)
-        count.send("dispute", [again], own.keys[1], execute=False)
-    submit = encode.submit_list(own.task, public(own.keys[1]), public(own.keys[1]), ROUND)
-    count.send("dispute", [submit], own.keys[1], execute=False)
-    count.send("dispute", [encode.payout(own.task, public(own.keys[1]), ROUND)], execute=False)
     chain.until(own.opens(2, 2 * WINDOW))
     own.pay_and_claim(count, "list and payout", ROUND)
+    _dispute_koii(chain, nodes, count)
     chain.until(chain.slot + 1)
     return count.scheme
+
+
+def _dispute_koii(chain: Chain, nodes: int, count: Counting) -> None:
+    """A task of its own, whose first list everybody else votes against, and whose second one is paid."""
+    own, before = KoiiTask(chain, nodes, "koii, disputed"), Counting(chain, Scheme("not counted"))
+    chain.until(own.opens(1))
+    own.submit_all(before, "submissions", ROUND)
+    chain.until(own.opens(2))
+    own.upload(before, "first list", ROUND)
+    own.upload(count, "dispute", ROUND, by=1)
+    chain.until(own.opens(2, WINDOW))
+    for one in own.keys[1:]:
+        vote = own.encode.audit_distribution(own.task, public(one), public(own.keys[0]), ROUND, valid=False)
+        count.send("dispute", [vote], one, execute=own.everybody)
+    chain.until(own.opens(2, 2 * WINDOW))
+    own.pay(before, "payout", ROUND)
+    own.pay(count, "dispute", ROUND, by=1)
 
 
 HONEST: Final = ("anchors", "submissions", "list and payout")
@@ -468,11 +495,77 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "carriers.md"
+BEGIN: Final = "<!-- costs: made by scripts/bench/chain_cost.py --write -->"
+END: Final = "<!-- end of costs -->"
+ROOTS, PAYOUT = "koii-task, roots only", "koii-task, native payout"
+
+TABLES: Final = (
+    (
+        "One honest round, without claims",
+        {name: (name, "honest round") for name in ("program", "memo", ROOTS, PAYOUT, "koii")},
+    ),
+    (
+        "Claims of all nodes, one each; not part of a round: whenever a node wants its money",
+        {
+            "program (`Settle`, with the proof)": ("program", "claims"),
+            f"{PAYOUT} (`ClaimReward`)": (PAYOUT, "claims"),
+            "koii (`ClaimReward`)": ("koii", "claims"),
+        },
+    ),
+    (
+        "A dispute, when a list is wrong and all stakes are equal: what it adds to the round",
+        {name: (name, "dispute") for name in ("program", "memo", ROOTS, "koii")},
+    ),
+    (
+        "What else a round may add",
+        {
+            f"heartbeats ({ROOTS})": (ROOTS, "heartbeats"),
+            "koii, audits of 5 % bad submissions": ("koii", "audits, 5 % bad"),
+            "koii, if all five looks of every node were written": ("koii", "audits, if all 5 were written"),
+        },
+    ),
+)
+"""The tables of the page: a title, and of each column where its figures are."""
+
+
+def page_tables(measured: Sequence[dict[str, Any]]) -> str:
+    """The figures as docs/carriers.md shows them: transactions, bytes (of each on average), signatures, fees."""
+    parts = []
+    for title, columns in TABLES:
+        lines = [f"**{title}:**", "", f"| nodes | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for one in measured:
+            cells = [_cell(one["schemes"][scheme][purpose]) for scheme, purpose in columns.values()]
+            lines.append(f"| {_grouped(one['nodes'])} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _cell(cost: dict[str, int]) -> str:
+    count, size = cost["transactions"], cost["bytes"]
+    fee = f"{cost['fee_k2_per_transaction'] / KOII:.4f}".rstrip("0").rstrip(".")
+    return (
+        f"{_grouped(count)} tx, {_grouped(size)} B ({size // count} each), "
+        f"{_grouped(cost['signatures'])} sig, {fee} KOII"
+    )
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
+
+
+def page(text: str, measured: Sequence[dict[str, Any]]) -> str:
+    """The page with its tables made anew."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{page_tables(measured)}\n\n{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
     """Measure, print, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="write the tables of docs/carriers.md")
     given = parser.parse_args()
     if min(given.nodes) < 3:
         parser.error("a round needs at least 3 nodes")
@@ -487,6 +580,8 @@ def main() -> None:
     print(table(measured))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if given.write:
+        PAGE.write_text(page(PAGE.read_text(), measured))
 
 
 if __name__ == "__main__":

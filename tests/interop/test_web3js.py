@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
@@ -19,34 +14,7 @@ from koii_p2p.settlement.rpc import RpcClient
 from tests.localk2.chain import KOII, k2_process, transfer_wire
 from tests.localk2.test_server import wallet
 
-HERE = Path(__file__).parent
-PACKAGE = "@solana/web3.js"
-INSTALL_SECONDS = 240
-
-
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    """A folder with the pinned package, installed once per version; skips where that cannot be."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are needed to run @solana/web3.js, and are not installed")
-    version = json.loads((HERE / "package.json").read_text())["dependencies"][PACKAGE]
-    folder = Path(platformdirs.user_cache_dir("koii_p2p")) / f"web3.js-{version}"
-    installed = folder / "node_modules" / PACKAGE / "package.json"
-    if not installed.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "package.json", folder)
-        command = [npm, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"npm did not install {PACKAGE} {version} within {INSTALL_SECONDS} seconds")
-        if done.returncode:
-            pytest.skip(f"npm cannot install {PACKAGE} {version}: {done.stderr.strip()[-300:]}")
-    assert json.loads(installed.read_text())["version"] == version
-    return folder / "node_modules"
+from .npm import run_node
 
 
 def free_pair() -> int:
@@ -64,16 +32,8 @@ def free_pair() -> int:
 
 
 def run_web3(node_modules: Path, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["node", str(HERE / "web3.cjs"), *arguments],
-        env={**os.environ, "NODE_PATH": str(node_modules)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    printed = run_node(node_modules, "web3.cjs", *arguments, seconds=120)
+    seen: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return seen
 
 
