@@ -26,6 +26,7 @@ from koii_p2p.errors import ConfigurationError
 from koii_p2p.localk2 import LocalK2Settings
 from koii_p2p.network.settings import NetworkSettings, parse_listen, parse_peer_address
 from koii_p2p.node.behaviours import Behaviour
+from koii_p2p.node.carriers import carrier_choice
 from koii_p2p.node.node import Node, NodeReady, NodeSettings, TaskSpec
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.rounds.role import MOST_PATROLS, Role
@@ -61,6 +62,30 @@ ClusterOption = Annotated[
     typer.Option(
         "--cluster",
         help="local, testnet, devnet, mainnet or a URL, as --url. `local` starts a K2 if none runs.",
+    ),
+]
+CarrierOption = Annotated[
+    str | None,
+    typer.Option(
+        "--carrier",
+        metavar="NAME",
+        help="What holds rounds on K2: program (the default), memo or koii-task (docs/carriers.md).",
+    ),
+]
+GenesisOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--genesis",
+        metavar="PATH",
+        help="For --carrier memo: the genesis document of a task. Once for each task.",
+    ),
+]
+ReadingsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--readings",
+        metavar="NAME|PATH",
+        help="For --carrier koii-task: how Koii's program is read: native, kpl, or a TOML file.",
     ),
 ]
 StakeOption = Annotated[
@@ -113,6 +138,9 @@ def command(
     bootstrap: BootstrapOption = None,
     listen: ListenOption = None,
     cluster: ClusterOption = None,
+    carrier: CarrierOption = None,
+    genesis: GenesisOption = None,
+    readings: ReadingsOption = None,
     stake: StakeOption = "0",
     behaviour: BehaviourOption = Behaviour.HONEST,
     witness: WitnessOption = False,
@@ -129,13 +157,21 @@ def command(
     """
     invocation: Invocation = ctx.obj
     settings = load_settings(
-        invocation, url=cluster, bootstrap=bootstrap, listen=listen, api_port=api_port, mdns=mdns
+        invocation,
+        url=cluster,
+        bootstrap=bootstrap,
+        listen=listen,
+        api_port=api_port,
+        mdns=mdns,
+        carrier=carrier,
+        genesis=genesis,
+        readings=readings,
     ).settings
     configure_logs(invocation.verbosity, settings.log_level)
     _refuse_other_keys(settings)
     if behaviour is not Behaviour.HONEST and not is_local(settings.rpc_url):
         raise ConfigurationError(
-            f"The behaviour {behaviour.value} is refused on {settings.url}.",
+            f"The behaviour {behaviour.value} is refused on {settings.shown_cluster}.",
             "Misbehaving costs a stake, and others their time: it is for local clusters, on loopback, only.",
             "Leave --behaviour out, or use --cluster local.",
         )
@@ -143,6 +179,8 @@ def command(
         raise typer.BadParameter(
             "a witness hands in no work, and a canary is known-bad work", param_hint="--canaries"
         )
+    tasks = tuple(_task_spec(text) for text in task or settings.tasks)
+    roe = roe_given(stake)
     node = NodeSettings(
         home=Home(settings.home),
         url=settings.rpc_url,
@@ -152,9 +190,13 @@ def command(
             mdns=settings.mdns,
             expected_peers=expected_peers,
         ),
-        tasks=tuple(_task_spec(text) for text in task or settings.tasks),
+        tasks=tasks,
+        carrier=carrier_choice(
+            settings.carrier, settings.genesis, settings.readings, (spec.task for spec in tasks), roe
+        ),
+        fees=settings.priority_fees,
         embedded_k2=_embedded_k2(settings),
-        stake=roe_given(stake),
+        stake=roe,
         claim_every=claim_every,
         behaviour=behaviour,
         role=Role(submits=not witness, patrols=patrols, canaries=canaries),
@@ -162,7 +204,7 @@ def command(
     )
     made = make_missing_keys(node.home)
     if node.embedded_k2 is not None:
-        log.info("no K2 runs on this machine: starting one inside this node", url=node.url)
+        log.info("no K2 runs on this machine: starting one inside this node", url=settings.shown_url)
     return trio.run(_run, node, settings.output, made)
 
 
@@ -204,9 +246,11 @@ class _Announcement:
             "peer": ready.peer_id,
             "addresses": "\n".join(ready.addresses) or "none",
             "tasks": "\n".join(ready.tasks) or "none: give some with --task ID=PATH",
-            "K2": self._settings.url,
+            "K2": ready.k2,
             "API": f"{ready.api_url} (token in {self._settings.home.api})",
         }
+        if ready.carrier_note:
+            shown["carrier"] = f"{ready.carrier}: {ready.carrier_note}"
         if self._made:
             shown["made"] = "\n".join(self._made)
         if self._settings.stake:

@@ -28,7 +28,7 @@ from koii_p2p.storage.database import Database
 from koii_p2p.storage.home import CHAIN_FOLDER_BYTES, Home
 from koii_p2p.storage.journal import Owner, SigningJournal
 from koii_p2p.storage.journal_file import JournalFileError, content_of, read_journal, write_journal
-from koii_p2p.storage.keyfile import load_secret
+from koii_p2p.storage.keyfile import load_public
 
 _FOLDER = re.compile(f"[0-9a-f]{{{2 * CHAIN_FOLDER_BYTES}}}")
 
@@ -165,7 +165,7 @@ def _opened(ctx: typer.Context) -> tuple[Settings, Home, bytes]:
             f"It belongs to the identity of the home, {home.path}.",
             f"Leave --keypair out, or run `koii-p2p keys import {settings.staking_key}` in a new home.",
         )
-    return settings, home, load_secret(home.staking_key).public_key
+    return settings, home, load_public(home.staking_key)
 
 
 def _folders(home: Home) -> list[Path]:
@@ -238,7 +238,7 @@ def _genesis_of_k2(settings: Settings, home: Home) -> bytes:
         return trio.run(ask)
     except ChainError as error:
         raise ChainError(
-            f"K2 at {settings.rpc_url} does not say which chain it is.", error.why, _known_chains(home)
+            f"K2 at {settings.shown_url} does not say which chain it is.", error.why, _known_chains(home)
         ) from error
 
 

@@ -254,19 +254,20 @@ async def _on_k2(read: Receipt, settings: Settings, told: bytes | None) -> _Agai
         genesis = await rpc.get_genesis_hash()
         if told is not None and told != genesis:
             raise ConfigurationError(
-                f"K2 at {settings.rpc_url} is not the chain that is meant.",
+                f"K2 at {settings.shown_url} is not the chain that is meant.",
                 f"Its genesis hash is {text_of(genesis)}.",
                 "Give its --url, or leave out --genesis.",
             )
         if read.genesis != genesis:
             raise CheckFailed(
                 "The receipt does not hold.",
-                f"It is of the chain {text_of(read.genesis)}, and K2 at {settings.rpc_url} is {text_of(genesis)}.",
+                f"It is of the chain {text_of(read.genesis)}, "
+                f"and K2 at {settings.shown_url} is {text_of(genesis)}.",
                 "Name the receipt's chain with --url.",
             )
         state = await read_task(rpc, read.task)
         anchored = await read_anchor(rpc, state, read.round)
-        return _Against(state, anchored, genesis, await rpc.get_slot(), settings.rpc_url)
+        return _Against(state, anchored, genesis, await rpc.get_slot(), settings.shown_url)
 
 
 def _in_evidence(read: Receipt, folder: Path, told: bytes | None) -> _Against:

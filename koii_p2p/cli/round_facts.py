@@ -52,7 +52,7 @@ from koii_p2p.settlement.rpc import Account, DataSize, Memcmp, RpcClient
 from koii_p2p.storage.database import Database
 from koii_p2p.storage.faults import StorageLocked
 from koii_p2p.storage.home import Home
-from koii_p2p.storage.keyfile import load_secret
+from koii_p2p.storage.keyfile import load_public
 from koii_p2p.testnets.chain_record import ChainRecord
 from koii_p2p.testnets.evidence import load_evidence
 from koii_p2p.testnets.node_client import NodeClient
@@ -342,7 +342,7 @@ async def _of_peer(settings: Settings, address: str, asked: Asked) -> Gathered:
     task = key_given(asked.task or "", "--task")
     async with _rpc(settings.rpc_url) as rpc:
         on_k2 = await read_k2(rpc, task, asked.round)
-    own_key = load_secret(settings.staking_key).public_key if settings.staking_key.exists() else None
+    own_key = load_public(settings.staking_key) if settings.staking_key.exists() else None
     async with asked_peer(address, task) as peer:
         return await _gathered(on_k2, peer, asked.round, own_key)
 
@@ -357,7 +357,7 @@ async def _of_running_node(loaded: Loaded, asked: Asked) -> Gathered:
             on_k2 = await read_k2(rpc, key_given(chosen, "--task"), asked.round)
         if text_of(on_k2.genesis) != status["cluster"]["genesis"]:
             raise ConfigurationError(
-                f"K2 at {url} is not the chain that the node works on.",
+                f"K2 at {rpc.url} is not the chain that the node works on.",
                 f"Its genesis hash is {text_of(on_k2.genesis)}, the node's {status['cluster']['genesis']}.",
                 "Leave out --url, or give the one that the node has.",
             )
@@ -372,11 +372,11 @@ async def _of_stopped_node(settings: Settings, home: Home, asked: Asked) -> Gath
     path = home.database_of(on_k2.genesis)
     if not path.is_dir():
         raise ConfigurationError(
-            f"The home {home.path} holds nothing of the chain at {settings.rpc_url}.",
+            f"The home {home.path} holds nothing of the chain at {settings.shown_url}.",
             "No node ran from it on this chain.",
             "Name the node's chain with --url, or another --home.",
         )
-    own_key = load_secret(settings.staking_key).public_key
+    own_key = load_public(settings.staking_key)
     with Database.open(path) as database:
         source = StoppedNode(database, on_k2.state.terms, on_k2.genesis)
         return await _gathered(on_k2, source, asked.round, own_key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import trio
@@ -76,6 +76,9 @@ def status_table(found: Mapping[str, Any]) -> RenderableType:
         "peers": f"{network['peers']} ({network['banned']} banned)",
         "running": f"{found['uptime_seconds']:.0f} s, process {found['pid']}, version {found['version']}",
     }
+    carrier = found["carrier"]
+    if carrier["note"]:
+        about["carrier"] = f"{carrier['name']}: {carrier['note']}"
     if found["behaviour"] != "honest":
         about["behaviour"] = found["behaviour"]
     restarts = found["supervisor"]["restarts"]
@@ -85,14 +88,29 @@ def status_table(found: Mapping[str, Any]) -> RenderableType:
     for task in found["tasks"]:
         parts += [
             Text(f"\n{task['name']}  {task['task']}  period {task['period']}", style="bold"),
+            *(Text(f"  {line}") for line in _life(task)),
             _rounds(task),
         ]
-        parts += [
-            Text(f"  not done: {name}: {why}") for name, why in task["actions"]["last_failures"].items()
-        ]
-    if not found["tasks"]:
+        actions = task["actions"]
+        parts += [Text(f"  not done: {name}: {why}") for name, why in actions["last_failures"].items()]
+        parts += [Text(f"  not carried: {name}: {why}") for name, why in actions["not_carried"].items()]
+    for task in found["closed_tasks"]:
+        line = f"\n{task['task']}  closed in slot {task['closed_slot']}"
+        parts += [Text(line, style="bold"), Text(f"  {task['remedy']}")]
+    if not found["tasks"] and not found["closed_tasks"]:
         parts.append(Text("\nno tasks"))
     return Group(*parts)
+
+
+def _life(task: Mapping[str, Any]) -> Iterator[str]:
+    """What its creator does with a task, where that is more than to let it go on."""
+    first, end = task["idle"] or (0, 0)
+    if end is None:
+        yield f"inactive: no rounds from {first} on, until its creator goes on"
+    elif end > task["period"] - 2:  # a round is settled two periods after it began
+        yield f"was inactive: no rounds from {first} to {end - 1}"
+    if task["successor"] is not None:
+        yield f"its creator names a task that takes over: {task['successor']}"
 
 
 def _rounds(task: Mapping[str, Any]) -> RenderableType:

@@ -121,7 +121,7 @@ def up(
                 "seconds": round(run.seconds, 1),
                 "deaths": list(run.deaths),
             }
-            found |= {"ok": run.ok, "evidence": str(place.evidence)}
+            found |= {"ok": run.ok, "evidence": str(place.evidence), "k2": dict(run.k2)}
             deaths = [Text(f"not as expected: {death}", style="yellow") for death in run.deaths]
             print_result(found, Group(outcome_tables(run.outcome, run.seconds), *deaths), settings.output)
             sys.stdout.flush()

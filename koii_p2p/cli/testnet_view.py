@@ -92,7 +92,8 @@ def live_table(net: RunningNet, snapshot: Snapshot) -> RenderableType:
         ("round", "phase", "submitted", "voted", "disputes", "outcomes", "commitment", "list", "settled"),
         rows,
     )
-    return Group(head, Text(), rounds, Text(), _nodes(net, snapshot))
+    troubles = [Text(f"K2: {net.topology.k2}; {net.k2_play}")] if net.topology.k2.any else []
+    return Group(head, *troubles, Text(), rounds, Text(), _nodes(net, snapshot))
 
 
 def _round_row(seen: RoundSnapshot, nodes: int) -> tuple[object, ...]:

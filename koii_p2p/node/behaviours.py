@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
+import structlog
+import trio
+
+from koii_p2p.errors import ChainError
+from koii_p2p.node.slots import SlotClock
 from koii_p2p.records.schema import Ballot, BallotEntry, Kind, Statement, Submission, Verdict
 from koii_p2p.rounds.audit_rules import Profile
-from koii_p2p.rounds.commitment import build_commitment
+from koii_p2p.rounds.clock import Window
+from koii_p2p.rounds.commitment import BuiltRound, build_commitment
+from koii_p2p.rounds.distribution import DistributionList, next_list
 from koii_p2p.rounds.engine import RoundEngine
-from koii_p2p.rounds.events import Action, AnchorCommitment, SignAndPublish
+from koii_p2p.rounds.events import Action, AnchorCommitment, AnchorList, SignAndPublish
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.round_state import RoundState
+from koii_p2p.settlement.layouts import newest_settled
+from koii_p2p.settlement.program import ProgramSettlement
+from koii_p2p.settlement.refusals import ProgramError, ProgramRefused
+
+log = structlog.get_logger(__name__)
 
 HASTE = 3
-"""Slots after the window opens at which an omitting leader commits: K2 may be a slot or two behind a node's clock."""
+"""Slots after the window opens at which a lying leader anchors: K2 may be a slot or two behind a node's clock."""
+FLEE_AGAIN_SLOTS = 10
+"""Slots between two tries of a fleeing cheater to get its stake out."""
 
 
 class Behaviour(Enum):
@@ -30,6 +45,17 @@ class Behaviour(Enum):
     """Calls somebody's good work invalid, so late in the audit that hardly anybody can answer."""
     OMITTING_LEADER = "omitting-leader"
     """Commits to every round without one submission that everybody has received, and does not wait for its turn."""
+    PAYING_ITSELF = "paying-itself"
+    """Anchors lists that give the whole bounty to itself, before anybody else's turn; its commitments are right."""
+    FLEEING = "fleeing"
+    """Submits a wrong value, and asks its stake back before anybody can have looked at it."""
+    FLEEING_LATE = "fleeing-late"
+    """Submits a wrong value, and asks its stake back when a list that slashes it is on K2."""
+
+
+_CHEATING = (Behaviour.WRONG_VALUE, Behaviour.EQUIVOCATING, Behaviour.FLEEING, Behaviour.FLEEING_LATE)
+_FLEEING = (Behaviour.FLEEING, Behaviour.FLEEING_LATE)
+_HASTY = (Behaviour.OMITTING_LEADER, Behaviour.PAYING_ITSELF)
 
 
 def bad_value(value: str | bytes | None) -> str | bytes | None:
@@ -41,8 +67,7 @@ def bad_value(value: str | bytes | None) -> str | bytes | None:
 
 def submitted_value(behaviour: Behaviour, value: str | bytes | None) -> str | bytes | None:
     """The value that a node with this behaviour submits when its task produced `value`."""
-    wrong = behaviour in (Behaviour.WRONG_VALUE, Behaviour.EQUIVOCATING)
-    return bad_value(value) if wrong else value
+    return bad_value(value) if behaviour in _CHEATING else value
 
 
 def second_statement(behaviour: Behaviour, statement: Statement) -> Statement | None:
@@ -90,12 +115,17 @@ def _victim(state: RoundState, key: bytes) -> bytes | None:
     return None
 
 
+def hasty_anchors(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> list[Action]:
+    """What a lying leader anchors before the first leader's turn."""
+    return [*hasty_commitments(behaviour, engine), *hasty_lists(behaviour, engine, key)]
+
+
 def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorCommitment]:
-    """What an omitting leader anchors before the first leader's turn: K2 takes the first commitment in its window.
+    """What a lying leader anchors before the first leader's turn: K2 takes the first commitment in its window.
 
     Once in each round: whoever is late is told so by K2, and has its own turn later.
     """
-    if behaviour is not Behaviour.OMITTING_LEADER:
+    if behaviour not in _HASTY:
         return []
     found = []
     for number in engine.rounds():
@@ -104,7 +134,7 @@ def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorC
             continue
         if state.roster is None or state.beacon is None or state.assignment is None:
             continue
-        if window.opens + HASTE <= engine.slot < window.closes:
+        if engine.slot in _hasty(window):
             previous = engine.previous_digest(number)
             state.proposal = build_commitment(
                 engine.terms, state.roster, state.beacon, previous, state.records(), state.assignment
@@ -113,6 +143,44 @@ def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorC
             digest, commitment = built.commitment.digest, built.commitment.encode()
             found.append(AnchorCommitment(number, 0, digest, commitment, built.bundle.encode()))
     return found
+
+
+def hasty_lists(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> list[AnchorList]:
+    """What a leader that pays itself anchors before the first leader's turn: K2 takes the first list in its window.
+
+    Tried from a little before the window opens, in every slot, since an honest leader is ready then as well. It goes by
+    its own list from then on, as if it were right. In the next attempt it is barred.
+    """
+    if behaviour is not Behaviour.PAYING_ITSELF:
+        return []
+    found = []
+    for number in engine.rounds():
+        state, anchored, window = (
+            engine.round(number),
+            engine.anchored(number),
+            engine.clock.distribution(number),
+        )
+        if state is None or state.built is None or anchored is None or anchored.list_root is not None:
+            continue
+        if state.attempt or anchored.rejected or not window.opens - HASTE <= engine.slot < window.closes:
+            continue
+        state.list = self_paying(state, state.built, engine, key)
+        totals = (state.list.reward_total, state.list.slash_total)
+        found.append(AnchorList(number, 0, state.list.root, *totals, state.list.encode()))
+    return found
+
+
+def self_paying(state: RoundState, built: BuiltRound, engine: RoundEngine, key: bytes) -> DistributionList:
+    """The list of a round in which one key gets the whole bounty, and the others what they had."""
+    assert state.roster is not None, "the round was committed to"
+    held = (engine.list_of(number) for number in engine.rounds() if number < state.round)
+    before = [listed for listed in held if listed is not None]
+    amounts = {key: engine.terms.bounty_per_round}
+    return next_list(before[-1] if before else None, state.roster, amounts, engine.terms, built.tally)
+
+
+def _hasty(window: Window) -> Window:
+    return Window(window.opens + HASTE, window.closes)
 
 
 def committed_instead(
@@ -152,3 +220,75 @@ def excuse_own_lies(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> No
         state, anchored = engine.round(number), engine.anchored(number)
         if state is not None and anchored is not None and anchored.commitment_by == key:
             state.objection, state.omitted = ListObjection.NONE, ()
+
+
+def asks_back(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> bool:
+    """Whether a fleeing cheater asks its stake back now.
+
+    Not before it is in a roster: what nobody can slash nobody has to flee with.
+    """
+    if behaviour is Behaviour.FLEEING_LATE:
+        held = (engine.list_of(number) for number in engine.rounds())
+        leaves = (listed.leaf(key) for listed in held if listed is not None)
+        return any(leaf is not None and leaf.slash_total for leaf in leaves)
+    states = (engine.round(number) for number in engine.rounds())
+    return behaviour is Behaviour.FLEEING and any(
+        state is not None and state.roster is not None and key in state.roster for state in states
+    )
+
+
+async def flee(
+    behaviour: Behaviour,
+    engine: RoundEngine,
+    chain: object,
+    key: bytes,
+    slots: SlotClock,
+    failed: Callable[[str, Exception], None],
+) -> None:
+    """Ask the stake back as early as the behaviour wants it, and try to get it out from then on, until K2 pays it.
+
+    `failed` is told of each refusal. Only the settlement program holds stakes to flee with.
+    """
+    if behaviour not in _FLEEING:
+        return
+    if not isinstance(chain, ProgramSettlement):
+        log.warning("there is no stake to flee with", carrier=type(chain).__name__)
+        return
+    while not asks_back(behaviour, engine, key):
+        await trio.sleep(slots.slot_seconds)
+    asked = False
+    while True:
+        try:
+            if not asked:
+                await _ask_back(chain, engine.terms.task)
+                asked = True
+                log.info("asked the stake back", slot=engine.slot)
+            await _take_out(chain, engine, key)
+            log.info("took the stake out", slot=engine.slot)
+            return
+        except ChainError as error:
+            failed("take out the stake" if asked else "ask the stake back", error)
+        await trio.sleep(FLEE_AGAIN_SLOTS * slots.slot_seconds)
+
+
+async def _ask_back(chain: ProgramSettlement, task: bytes) -> None:
+    try:
+        await chain.unstake(task)
+    except ProgramRefused as refusal:
+        if refusal.error is not ProgramError.ALREADY_UNSTAKING:
+            raise
+
+
+async def _take_out(chain: ProgramSettlement, engine: RoundEngine, key: bytes) -> None:
+    """Withdraw with the leaf of the newest settled list that we hold, or without one. Raises `ChainError`."""
+    task = engine.terms.task
+    state, slot = await chain.task_state(task), await chain.slot()
+    # Without a stake K2 names the reason; who would be paid does not matter then.
+    beneficiary = next((one.beneficiary for one in await chain.stakes(task) if one.staker == key), key)
+    newest = newest_settled(state, slot)
+    listed = None if newest is None else engine.list_of(newest.round)
+    leaf = None if listed is None else listed.leaf(key)
+    if listed is None or leaf is None:
+        await chain.withdraw(task, key, beneficiary)
+    else:
+        await chain.withdraw(task, key, beneficiary, listed.round, leaf, listed.proof(key))

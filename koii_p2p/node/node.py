@@ -27,13 +27,18 @@ from koii_p2p.node import exchange
 from koii_p2p.node.api import create_app, new_token, serve_api
 from koii_p2p.node.api_file import remove_api_file, write_api_file
 from koii_p2p.node.behaviours import Behaviour
+from koii_p2p.node.carriers import ByProgram, CarrierChoice, settlements
 from koii_p2p.node.slots import SlotClock
+from koii_p2p.node.staking import bring_up_stake
 from koii_p2p.node.supervisor import OnFailure, Service, Supervisor
+from koii_p2p.node.task_life import say_closed
 from koii_p2p.node.task_service import TaskService, TaskSettings, TaskStores
-from koii_p2p.node.views import base58, peer_view, plain, round_brief, round_view
+from koii_p2p.node.views import base58, closed_view, life_view, peer_view, plain, round_brief, round_view
 from koii_p2p.rounds.engine import SUBMITTER
 from koii_p2p.rounds.role import Role
-from koii_p2p.settlement.program import ProgramSettlement
+from koii_p2p.settlement.interface import ClosedTaskState, Settlement
+from koii_p2p.settlement.priority_fees import PriorityFees
+from koii_p2p.settlement.refusals import ClosedTask
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.database import Database
@@ -61,12 +66,17 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Everything a node is told at start. `stake` is what should be staked in each task, in Roe; 0 stakes nothing."""
+    """Everything a node is told at start. `stake` is what should be staked in each task, in Roe; 0 stakes nothing.
+
+    `url` may hold a provider's key: what is shown of it is `RpcClient.url`.
+    """
 
     home: Home
-    url: str
+    url: str = field(repr=False)
     network: NetworkSettings
     tasks: tuple[TaskSpec, ...] = ()
+    carrier: CarrierChoice = field(default_factory=ByProgram)
+    fees: PriorityFees = field(default_factory=PriorityFees)
     embedded_k2: LocalK2Settings | None = None
     stake: int = 0
     claim_every: int = 10
@@ -79,7 +89,10 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """What a node says when it runs: base58 keys, its PeerId and addresses, and where its API is."""
+    """What a node says when it runs: base58 keys, its PeerId and addresses, where its API is, what it works on.
+
+    `k2` are the addresses of its RPC nodes, without keys; `carrier_note` is empty if its carrier pays.
+    """
 
     key: str
     wallet: str
@@ -87,6 +100,9 @@ class NodeReady:
     addresses: tuple[str, ...]
     api_url: str
     tasks: tuple[str, ...]
+    k2: str
+    carrier: str
+    carrier_note: str
 
 
 class Node:
@@ -97,6 +113,7 @@ class Node:
         self._scope = trio.CancelScope()
         self._supervisor = Supervisor()
         self._services: dict[str, TaskService] = {}
+        self._closed: dict[str, ClosedTaskState] = {}
         self._started_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[NodeReady] = trio.TASK_STATUS_IGNORED) -> None:
@@ -133,17 +150,33 @@ class Node:
         self, rpc: RpcClient, stack: AsyncExitStack, task_status: trio.TaskStatus[NodeReady]
     ) -> None:
         settings, home = self._settings, self._settings.home
-        self._settlement = ProgramSettlement(rpc, self._wallet, self._secret, limits=settings.limits)
-        self._genesis = await self._settlement.genesis()
+        self._rpc = rpc
+        chains = settlements(
+            settings.carrier,
+            (spec.task for spec in settings.tasks),
+            rpc,
+            self._wallet,
+            self._secret,
+            settings.limits,
+            settings.fees,
+        )
+        if settings.carrier.note:
+            log.warning("the carrier does not pay", carrier=settings.carrier.name, note=settings.carrier.note)
+        self._genesis = await rpc.get_genesis_hash()
         database = stack.enter_context(Database.open(home.database_of(self._genesis)))
         journal = SigningJournal(database)
         journal.require_owner(Owner(self._genesis, self._secret.public_key))
         self._stores = TaskStores(RecordLog(database), journal, Artifacts(database, settings.limits))
-        self._slots = SlotClock(self._settlement.slot)
+        self._slots = SlotClock(partial(rpc.get_slot, "processed"))
         self._network = Network(self._secret, settings.network, settings.limits)
         for spec in settings.tasks:
-            service = await self._task_service(spec, database)
-            self._services[service.name] = service
+            try:
+                service = await self._task_service(spec, chains[spec.task], database)
+            except ClosedTask as error:
+                say_closed(base58(spec.task), error.state)
+                self._closed[base58(spec.task)] = error.state
+            else:
+                self._services[service.name] = service
         self._serve_peers()
         await self._check_balance()
         async with trio.open_nursery() as nursery:
@@ -177,15 +210,24 @@ class Node:
             addresses=self._network.addresses,
             api_url=url,
             tasks=tuple(self._services),
+            k2=self._rpc.url,
+            carrier=self._settings.carrier.name,
+            carrier_note=self._settings.carrier.note,
         )
 
     # --- tasks
 
-    async def _task_service(self, spec: TaskSpec, database: Database) -> TaskService:
+    async def _task_service(self, spec: TaskSpec, chain: Settlement, database: Database) -> TaskService:
         settings = self._settings
-        state = await self._settlement.task_state(spec.task)
+        state = await chain.task_state(spec.task)
+        stake_later = None
         if settings.stake:
-            await self._stake(spec.task)
+            own, wallet = self._secret.public_key, self._wallet.public_key
+            stake = partial(bring_up_stake, chain, spec.task, own, settings.stake, wallet)
+            if state.active:
+                await stake()
+            else:
+                stake_later = stake
         name = base58(spec.task)
         store = TaskStore(database, spec.task, settings.limits)
         services = TaskServices(
@@ -209,31 +251,25 @@ class Node:
             state.terms,
             genesis=self._genesis,
             secret=self._secret,
-            settlement=self._settlement,
+            settlement=chain,
             network=self._network,
             runner=runner,
             stores=self._stores,
             slots=self._slots,
-            settings=TaskSettings(settings.behaviour, settings.role, settings.claim_every),
+            settings=TaskSettings(
+                settings.behaviour,
+                settings.role,
+                settings.claim_every,
+                settles=settings.carrier.settles,
+                commits_late=settings.carrier.commits_late,
+                stake=stake_later,
+            ),
             random_source=random.Random(),
             limits=settings.limits,
         )
 
-    async def _stake(self, task: bytes) -> None:
-        """Bring our stake in a task up to what the settings say."""
-        own = self._secret.public_key
-        staked = sum(
-            history.checkpoints[-1].stake
-            for history in await self._settlement.stakes(task)
-            if history.staker == own and history.checkpoints
-        )
-        missing = self._settings.stake - staked
-        if missing > 0:
-            receipt = await self._settlement.stake(task, missing, self._wallet.public_key)
-            log.info("staked", task=base58(task), amount=missing, signature=receipt.signature)
-
     async def _check_balance(self) -> None:
-        balance = await self._settlement.balance(self._wallet.public_key)
+        balance = await self._rpc.get_balance(self._wallet.public_key)
         if balance < LOW_BALANCE:
             log.warning(
                 "the wallet is nearly empty: this node takes part, but cannot pay for anchors or claims",
@@ -276,6 +312,7 @@ class Node:
 
     def status(self) -> Mapping[str, Any]:
         """The node as a whole."""
+        carrier = self._settings.carrier
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -285,18 +322,26 @@ class Node:
             "peer_id": self._network.peer_id,
             "addresses": list(self._network.addresses),
             "behaviour": self._settings.behaviour.value,
-            "cluster": {"url": self._settings.url, "genesis": base58(self._genesis)},
+            "cluster": {"url": self._rpc.url, "genesis": base58(self._genesis)},
+            "carrier": {"name": carrier.name, "settles": carrier.settles, "note": carrier.note},
             "slot": plain(self._slots.statistics()),
             "network": plain(self._network.statistics()),
             "supervisor": plain(self._supervisor.statistics()),
             "tasks": [self._task_view(name, service) for name, service in self._services.items()],
+            "closed_tasks": [closed_view(name, state) for name, state in self._closed_tasks().items()],
         }
+
+    def _closed_tasks(self) -> dict[str, ClosedTaskState]:
+        """The tasks that were closed before this node started, and since."""
+        since = {name: service.closed for name, service in self._services.items()}
+        return self._closed | {name: state for name, state in since.items() if state is not None}
 
     def _task_view(self, name: str, service: TaskService) -> dict[str, Any]:
         engine, state = service.engine, service.state
         return {
             "task": name,
             "name": service.terms.name,
+            **life_view(state, service.closed),
             "period": engine.clock.period(engine.slot),
             "rounds": [
                 round_brief(name, engine, found)

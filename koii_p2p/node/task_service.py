@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -19,10 +19,15 @@ from koii_p2p.network.gossip import GossipVerdict
 from koii_p2p.network.network import Network
 from koii_p2p.node import behaviours, exchange
 from koii_p2p.node.behaviours import Behaviour
+from koii_p2p.node.forks import OwnCommitments, blockhashes_after
 from koii_p2p.node.own_words import OwnWords
 from koii_p2p.node.pulling import PEER_FAULTS, Puller
 from koii_p2p.node.recalling import Recall
+from koii_p2p.node.settling import settle_round
 from koii_p2p.node.slots import HOLDOVER_SECONDS, SlotClock
+from koii_p2p.node.staking import stake_when_active
+from koii_p2p.node.task_life import is_idle, rests, say_changes, say_closed
+from koii_p2p.node.turns import LateTurns
 from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import Kind, Presence, Statement
@@ -36,8 +41,8 @@ from koii_p2p.rounds.reconcile import Reconciler
 from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.roster import roster_at
 from koii_p2p.rounds.terms import TaskTerms
-from koii_p2p.settlement.interface import Settlement, TaskState
-from koii_p2p.settlement.refusals import AlreadyAnchored, AlreadyVetoed
+from koii_p2p.settlement.interface import ClosedTaskState, Settlement, TaskState
+from koii_p2p.settlement.refusals import AlreadyAnchored, AlreadyVetoed, ClosedTask, NotCarried
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.faults import StorageError
 from koii_p2p.storage.journal import BelowFloor, SigningJournal
@@ -89,20 +94,32 @@ class TaskStores:
 
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
-    """`claim_every`: rounds between claims of our own reward; slashes are proved as they fall due."""
+    """`claim_every`: rounds between claims of our own reward; slashes are proved as they fall due.
+
+    `settles`: whether leaves can be proved to K2 at all; `commits_late`: whether K2 takes commitments in the
+    distribution window only. `stake` brings our stake up to what is wanted as soon as the task takes stakes; None if
+    nothing is left to be staked.
+    """
 
     behaviour: Behaviour = Behaviour.HONEST
     role: Role = SUBMITTER
     claim_every: int = 10
+    settles: bool = True
+    commits_late: bool = False
+    stake: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskStatistics:
-    """Counts since start: actions carried out and failed by name, and the last failure of each."""
+    """Counts since start: actions carried out and failed by name, and the last failure of each.
+
+    `not_carried`: actions that the carrier has no means for, and why; they are not failures.
+    """
 
     done: dict[str, int]
     failed: dict[str, int]
     last_failures: dict[str, str]
+    not_carried: dict[str, str]
 
 
 class TaskService:
@@ -134,6 +151,7 @@ class TaskService:
             limits=limits,
         )
         self.state: TaskState | None = None
+        self.closed: ClosedTaskState | None = None
         self._genesis = genesis
         self._secret = secret
         self._settlement = settlement
@@ -155,21 +173,27 @@ class TaskService:
             failed=self._count_failure,
         )
         self._own_words = OwnWords(genesis, secret, stores.journal)
+        self._commitments = OwnCommitments(terms.clock)
+        self._late_turns = LateTurns(terms.clock, late=settings.commits_late)
         self._recall = Recall(self.engine, network, self._puller, self._catch_up)
         self._doing: set[Action] = set()
         self._done: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._last_failures: dict[str, str] = {}
+        self._not_carried: dict[str, str] = {}
         self._chain_stale = trio.Event()
         self._joined = False
-        self._disk_failed = trio.Event()
+        self._over = trio.Event()
         self._disk_error: StorageError | None = None
         self._nursery: trio.Nursery | None = None
 
     # --- life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work on every round until cancelled. Ready when the task's worker runs and the chain was read."""
+        """Work on every round until cancelled, or until the task is closed: then `closed` says so.
+
+        Ready when the task's worker runs and the chain was read.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -183,10 +207,14 @@ class TaskService:
                 nursery.start_soon(self._follow_slots)
                 nursery.start_soon(self._follow_chain)
                 nursery.start_soon(self._announce)
+                if (stake := self._settings.stake) is not None:
+                    nursery.start_soon(stake_when_active, stake, self._is_active, self._count_failure)
+                nursery.start_soon(self._flee)
                 task_status.started()
-                await self._disk_failed.wait()
+                await self._over.wait()
                 if self._disk_error is not None:
                     raise self._disk_error
+                nursery.cancel_scope.cancel()
             finally:
                 self._nursery = None
 
@@ -223,7 +251,9 @@ class TaskService:
 
     def statistics(self) -> TaskStatistics:
         """Counters for `status`, metrics and tests."""
-        return TaskStatistics(dict(self._done), dict(self._failed), dict(self._last_failures))
+        return TaskStatistics(
+            dict(self._done), dict(self._failed), dict(self._last_failures), dict(self._not_carried)
+        )
 
     def worker_statistics(self) -> RunnerStatistics:
         """Counters of the task's worker process."""
@@ -254,11 +284,11 @@ class TaskService:
         task, limits = self.terms.task, self._limits
         self._stores.records.forget_before(task, max(period - limits.rounds_kept, 0))
         self._stores.artifacts.forget_before(task, max(period - limits.artifact_rounds_kept, 0))
+        self._late_turns.forget_before(period - limits.rounds_kept)
 
     async def _follow_chain(self) -> None:
         while True:
-            pause = max(CHAIN_POLL_SECONDS, CHAIN_POLL_SLOTS * self._slots.slot_seconds)
-            with trio.move_on_after(pause):
+            with trio.move_on_after(self._chain_pause()):
                 await self._chain_stale.wait()
             self._chain_stale = trio.Event()
             try:
@@ -266,13 +296,28 @@ class TaskService:
             except ChainError as error:
                 self._count_failure("read chain", error)
 
+    def _chain_pause(self) -> float:
+        return max(CHAIN_POLL_SECONDS, CHAIN_POLL_SLOTS * self._slots.slot_seconds)
+
     async def _read_chain(self) -> None:
-        restarted = self.state is None
-        self.state = await self._settlement.task_state(self.terms.task)
+        before = self.state
+        try:
+            self.state = await self._settlement.task_state(self.terms.task)
+        except ClosedTask as error:
+            if self.closed is None:
+                self.closed = error.state
+                say_closed(self.name, error.state)
+            self._over.set()
+            return
+        say_changes(self.name, before, self.state)
         self._handle(events.AnchorsRead(self.state.rounds))
-        if restarted:
+        self._dispatch(self._commitments.undone(self.state.rounds, self.engine.slot))
+        if before is None:
             for number in sorted(self.state.rounds):
                 self._read_own_artifacts(number)
+
+    def _is_active(self) -> bool:
+        return self.state is not None and self.state.active
 
     def _read_own_artifacts(self, number: int) -> None:
         """Give the engine what we stored of a round: what K2 vouched for, or our proposal, which may have landed."""
@@ -289,7 +334,7 @@ class TaskService:
         return f"/koii-p2p/1/{self.name}/{name}"
 
     def _validate(self, topic: str, _sender: bytes, data: bytes) -> GossipVerdict:
-        if not self._slots.trusted:
+        if not self._slots.trusted or self.closed is not None:
             return GossipVerdict.IGNORE
         kinds = frozenset(kind for kind, name in TOPIC_OF_KIND.items() if name == topic)
         judgement, record = self.engine.receive(data, Source.GOSSIP, kinds=kinds)
@@ -310,7 +355,7 @@ class TaskService:
         except StorageError as error:
             # We may be inside the network's read loop, which contains errors; this one must end the node.
             self._disk_error = error
-            self._disk_failed.set()
+            self._over.set()
             return
         if record.kind in (Kind.COMMITMENT_NOTICE, Kind.LIST_NOTICE):
             self._chain_stale.set()
@@ -323,7 +368,8 @@ class TaskService:
                 self._start(action)
 
     def _start(self, action: Action) -> None:
-        if self._nursery is not None and action not in self._doing:
+        held_back = rests(self.state, action) or self._late_turns.is_early(action, self.engine.slot)
+        if self._nursery is not None and action not in self._doing and not held_back:
             self._doing.add(action)
             self._nursery.start_soon(self._perform, action)
 
@@ -336,6 +382,8 @@ class TaskService:
             raise
         except BelowFloor as silence:  # asked for again until the window ends: what the operator wants
             log.info("not signed", task=self.name, action=name, why=str(silence))
+        except NotCarried as error:
+            self._say_not_carried(name, error)
         except PEER_FAULTS as error:
             self._count_failure(name, error)
         finally:
@@ -346,14 +394,20 @@ class TaskService:
         self._last_failures[name] = str(error)
         log.warning("not done", task=self.name, action=name, error=str(error))
 
+    def _say_not_carried(self, name: str, error: NotCarried) -> None:
+        """Say once what the carrier cannot do. It is no failure, and whatever else the round needs goes on."""
+        if name not in self._not_carried:
+            log.warning("not carried", task=self.name, action=name, error=str(error))
+        self._not_carried[name] = str(error)
+
     async def _carry_out(self, action: Action) -> None:
         match action:
             case events.ReadRoster():
                 await self._read_roster(action)
             case events.ReadBlockhash():
-                found = await self._settlement.blockhash_after(action.slot)
-                if found is not None:
-                    self._handle(events.BlockhashRead(action.round, found[1]))
+                read, now = self._settlement.blockhash_after, self._slots.now
+                async for blockhash in blockhashes_after(action.slot, read, now, self._chain_pause):
+                    self._handle(events.BlockhashRead(action.round, blockhash))
             case events.RunTask():
                 await self._runner.task(action.round)
             case events.MakeSubmission():
@@ -391,13 +445,18 @@ class TaskService:
                 await self._anchor_list(action)
             case events.Veto():
                 await self._veto(action)
-            case events.RoundSettled():
-                await self._settle(action)
+            case events.RoundSettled() if self._settings.settles:
+                own, claim_every = self._secret.public_key, self._settings.claim_every
+                chain, until = self._settlement, self._sleep_until
+                await settle_round(action, self.terms, chain, own, claim_every, until)
 
     async def _read_roster(self, action: events.ReadRoster) -> None:
         opens = self.terms.clock.work(action.round).opens
         # Only a chain that has reached the period can say who was staked when it began.
         if await self._settlement.slot() < opens:
+            return
+        # What was read before the period began may be from before its creator paused the task, or went on with it.
+        if is_idle(await self._settlement.task_state(self.terms.task), action.round):
             return
         histories = await self._settlement.stakes(self.terms.task)
         roster = roster_at(histories, action.round, self.terms)
@@ -428,8 +487,11 @@ class TaskService:
         behaviour, key = self._settings.behaviour, self._secret.public_key
         for statement in behaviours.late_accusations(behaviour, self.engine, key):
             self._start(events.SignAndPublish(statement))
-        for action in behaviours.hasty_commitments(behaviour, self.engine):
-            self._start(action)
+        self._dispatch(behaviours.hasty_anchors(behaviour, self.engine, key))
+
+    async def _flee(self) -> None:
+        behaviour, key = self._settings.behaviour, self._secret.public_key
+        await behaviours.flee(behaviour, self.engine, self._settlement, key, self._slots, self._count_failure)
 
     def _store(self, number: int, found: Mapping[Artifact, bytes | None]) -> None:
         for kind, data in found.items():
@@ -491,6 +553,7 @@ class TaskService:
             log.info("the round was committed by another leader", task=self.name, round=action.round)
         else:
             log.info("commitment anchored", task=self.name, round=action.round, signature=receipt.signature)
+            self._commitments.landed(action, self.engine.slot)
             signature = bytes(Signature.from_string(receipt.signature))
             self._handle(events.CommitmentAnchored(action.round, signature))
         self._chain_stale.set()
@@ -522,40 +585,6 @@ class TaskService:
         else:
             log.info("vetoed", task=self.name, round=action.round, signature=receipt.signature)
         self._chain_stale.set()
-
-    async def _settle(self, action: events.RoundSettled) -> None:
-        """Prove to K2 what the list takes from others, in leader order, and claim our own reward when it is time."""
-        if action.rank is None:
-            return
-        opens = self.terms.clock.settles_at(action.round, action.attempt) + 1
-        await self._sleep_until(opens)
-        if (action.round + 1) % self._settings.claim_every == 0:
-            await self._settle_leaves(action, [self._secret.public_key])
-        slashed = [leaf.staker for leaf in action.list.leaves if leaf.slash_total]
-        if slashed:
-            await self._sleep_until(opens + action.rank * max(4, self.terms.audit_window // 10))
-            await self._settle_leaves(action, slashed)
-
-    async def _settle_leaves(self, action: events.RoundSettled, stakers: list[bytes]) -> None:
-        """Settle those of these stakers whom K2 still owes, or who still owe K2, by this list."""
-        histories = {history.staker: history for history in await self._settlement.stakes(self.terms.task)}
-        for staker in stakers:
-            leaf, history = action.list.leaf(staker), histories.get(staker)
-            if leaf is None or history is None:
-                continue
-            taken = history.checkpoints[-1].slash_total if history.checkpoints else 0
-            own_reward = staker == self._secret.public_key and leaf.reward_total > history.reward_paid
-            if own_reward or leaf.slash_total > taken:
-                receipt = await self._settlement.settle(
-                    self.terms.task, action.round, leaf, action.list.proof(staker), history.beneficiary
-                )
-                log.info(
-                    "settled",
-                    task=self.name,
-                    round=action.round,
-                    staker=str(Pubkey(staker)),
-                    signature=receipt.signature,
-                )
 
     async def _sleep_until(self, slot: int) -> None:
         while (left := slot - self._slots.now()) > 0:

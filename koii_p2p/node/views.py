@@ -11,6 +11,7 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from koii_p2p.network.network import PeerInfo
+from koii_p2p.node.task_life import closed_remedy
 from koii_p2p.records.envelope import Verified
 from koii_p2p.records.schema import Ballot, Challenge, Kind, Submission
 from koii_p2p.rounds.anchors import AnchoredRound
@@ -19,6 +20,7 @@ from koii_p2p.rounds.engine import RoundEngine
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.round_records import entries_of
 from koii_p2p.rounds.round_state import RoundState
+from koii_p2p.settlement.interface import ClosedTaskState, TaskState
 
 SHOWN_VALUE = 80
 """Characters of a submission value that are shown; the bundle has all of it."""
@@ -45,6 +47,30 @@ def plain(value: object) -> Any:
 def peer_view(peer: PeerInfo) -> dict[str, Any]:
     """One connected peer."""
     return {**plain(peer), "key": base58(peer.key)}
+
+
+def life_view(state: TaskState | None, closed: ClosedTaskState | None) -> dict[str, Any]:
+    """Whether a task goes on: `active`, `inactive` or `closed`, its idle rounds [first, end), and its successor.
+
+    `state` is what K2 last held of it; while that was not read yet, nothing is known to stand in the way.
+    """
+    successor = closed.successor if closed is not None else None if state is None else state.successor
+    inactive = state is not None and not state.active
+    return {
+        "state": "closed" if closed is not None else "inactive" if inactive else "active",
+        "idle": None if state is None or state.idle is None else list(state.idle),
+        "successor": None if successor is None else base58(successor),
+    }
+
+
+def closed_view(task: str, state: ClosedTaskState) -> dict[str, Any]:
+    """A closed task: since when (slot), what takes over, and what its stakers can do."""
+    return {
+        "task": task,
+        "closed_slot": state.closed_slot,
+        "successor": None if state.successor is None else base58(state.successor),
+        "remedy": closed_remedy(task, state),
+    }
 
 
 def round_brief(task: str, engine: RoundEngine, state: RoundState) -> dict[str, Any]:

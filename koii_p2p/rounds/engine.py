@@ -99,6 +99,8 @@ class RoundEngine:
         """Take in a fact about one round. Returns what it leads to by itself, or None: all rounds take their steps."""
         match event:
             case events.BlockhashRead(blockhash=blockhash):
+                if blockhash != state.blockhash:
+                    state.assignment = None  # a fork took a block back: other auditors are drawn
                 state.blockhash = blockhash
                 state.beacon = beacon(blockhash, self.terms.task, state.round)
             case events.AuditMade(submission_id=submission_id, verdict=verdict):

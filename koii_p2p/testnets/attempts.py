@@ -71,8 +71,10 @@ def standing_copies(copies: RoundCopies, attempts: Sequence[Attempt]) -> RoundCo
     rejected = [attempt for attempt in attempts if attempt.rejected]
     if not rejected:
         return copies
-    digests = {attempt.commitment for attempt in rejected}
-    roots = {attempt.list_root for attempt in rejected}
+    # A lie in the list alone is rejected with a commitment that the next attempt may repeat.
+    standing = [attempt for attempt in attempts if not attempt.rejected]
+    digests = {attempt.commitment for attempt in rejected} - {attempt.commitment for attempt in standing}
+    roots = {attempt.list_root for attempt in rejected} - {attempt.list_root for attempt in standing}
     kept = {name: dict(copies.of(name)) for name in ARTIFACTS}
     for holder, data in copies.commitment.items():
         if sha256(data).digest() in digests:

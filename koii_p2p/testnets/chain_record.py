@@ -14,8 +14,9 @@ from typing import Any, Final
 import base58
 import trio
 
-from koii_p2p.errors import ChainError, raise_operator_error
+from koii_p2p.errors import ChainError
 from koii_p2p.rounds.clock import RoundClock
+from koii_p2p.settlement.history import Fetched, LaterVersion, fetch_transactions
 from koii_p2p.settlement.instructions import PROGRAM_ID, vault_address
 from koii_p2p.settlement.layouts import STAKE_LAYOUT, STAKE_MAGIC, VAULT_LAYOUT
 from koii_p2p.settlement.refusals import UnknownTask
@@ -29,7 +30,6 @@ from koii_p2p.settlement.rpc import (
 )
 
 _ATTEMPTS: Final = 8
-_PARALLEL_READS: Final = 8
 _PAUSE_SECONDS: Final = 0.3
 _KEY_BYTES: Final = 32
 
@@ -42,9 +42,9 @@ class RecordUnreadable(ValueError):
 class ChainRecord:
     """Raw answers of one K2 node. Keys, digests and blockhashes are 32 bytes, amounts Roe.
 
-    `rents` are the rent minima of a vault and of a stake account. `transactions` is oldest first; None for one
-    that the node lists and does not have. `blocks` holds, by round, slot and blockhash of the first block at or
-    after the end of the submissions. `balances` are those of the wallets asked for.
+    `rents` are the rent minima of a vault and of a stake account. `transactions` is oldest first. `blocks` holds, by
+    round, slot and blockhash of the first block at or after the end of the submissions. `balances` are those of the
+    wallets asked for.
     """
 
     genesis: bytes
@@ -55,7 +55,7 @@ class ChainRecord:
     task_account: Account
     vault: Account | None
     stakes: tuple[tuple[bytes, Account], ...]
-    transactions: tuple[tuple[SignatureInfo, TransactionRecord | None], ...]
+    transactions: tuple[tuple[SignatureInfo, Fetched], ...]
     blocks: Mapping[int, tuple[int, bytes]]
     balances: Mapping[bytes, int]
 
@@ -84,11 +84,16 @@ async def read_chain(
         if found is not None:
             blocks[number] = found
     addresses = [task, vault_address(task), *wallets]
-    known: dict[str, TransactionRecord | None] = {}
+    known: dict[str, Fetched] = {}
+
+    def take(line: SignatureInfo, found: Fetched) -> None:
+        known[line.signature] = found
+
     for _ in range(_ATTEMPTS):
         before = await rpc.get_multiple_accounts(addresses)
         lines = await rpc.get_address_history(task, limit=limit)
-        await _read_transactions(rpc, lines, known)
+        missing = [line for line in lines if known.get(line.signature) is None]
+        await fetch_transactions(rpc, missing, take)
         stakes = await rpc.get_program_accounts(
             PROGRAM_ID,
             [
@@ -120,24 +125,6 @@ async def read_chain(
     )
 
 
-async def _read_transactions(
-    rpc: RpcClient, lines: Iterable[SignatureInfo], known: dict[str, TransactionRecord | None]
-) -> None:
-    limiter = trio.CapacityLimiter(_PARALLEL_READS)
-
-    async def read(signature: str) -> None:
-        async with limiter:
-            known[signature] = await rpc.get_transaction(signature)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for line in lines:
-                if known.get(line.signature) is None:
-                    nursery.start_soon(read, line.signature)
-    except BaseExceptionGroup as group:
-        raise_operator_error(group)
-
-
 # --- as a file
 
 
@@ -157,7 +144,7 @@ def encode_record(record: ChainRecord) -> bytes:
                 "signature": line.signature,
                 "slot": line.slot,
                 "err": line.err,
-                "transaction": None if found is None else _transaction_json(found),
+                "transaction": _transaction_json(found),
             }
             for line, found in record.transactions
         ],
@@ -221,19 +208,25 @@ def _account(value: Mapping[str, Any]) -> Account:
     return Account(int(value["lamports"]), _key(value["owner"]), data, executable=False)
 
 
-def _transaction_json(record: TransactionRecord) -> dict[str, Any]:
+def _transaction_json(record: Fetched) -> dict[str, Any] | str | None:
+    if not isinstance(record, TransactionRecord):
+        return None if record is None else record.value
     return {
         "slot": record.slot,
         "err": record.err,
         "fee": record.fee,
         "wire": base64.b64encode(record.wire).decode(),
+        "loaded": [_text(key) for key in record.loaded],
     }
 
 
-def _transaction(value: Mapping[str, Any]) -> tuple[SignatureInfo, TransactionRecord | None]:
+def _transaction(value: Mapping[str, Any]) -> tuple[SignatureInfo, Fetched]:
     line = SignatureInfo(str(value["signature"]), int(value["slot"]), value["err"], None, None)
     found = value["transaction"]
-    if found is None:
-        return line, None
+    if found is None or isinstance(found, str):
+        return line, None if found is None else LaterVersion(found)
     wire = base64.b64decode(found["wire"], validate=True)
-    return line, TransactionRecord(int(found["slot"]), None, wire, found["err"], int(found["fee"]), ())
+    loaded = tuple(_key(key) for key in found.get("loaded", ()))
+    return line, TransactionRecord(
+        int(found["slot"]), None, wire, found["err"], int(found["fee"]), (), loaded
+    )

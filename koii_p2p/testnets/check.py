@@ -15,11 +15,11 @@ from hashlib import sha256
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from koii_p2p.records.envelope import decode_record, verify
 from koii_p2p.rounds import merkle
 from koii_p2p.rounds.anchors import AnchoredRound, previous_digest
 from koii_p2p.rounds.assignment import AuditAssignment
-from koii_p2p.rounds.commitment import Bundle, Commitment, CommitmentError, build_commitment
+from koii_p2p.rounds.clock import RoundClock
+from koii_p2p.rounds.commitment import Bundle, Commitment, CommitmentError, rebuild_commitment
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
 from koii_p2p.rounds.reputation import (
     REPUTATION_ROUNDS,
@@ -31,11 +31,11 @@ from koii_p2p.rounds.reputation import (
     standing_of,
 )
 from koii_p2p.rounds.roster import Roster, RosterError, StakeHistory, roster_at
-from koii_p2p.rounds.round_records import RoundRecords, sort_records
+from koii_p2p.rounds.round_records import RoundRecords
 from koii_p2p.rounds.tally import Tally
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.rounds.verification import RoundEvidence, check_round
-from koii_p2p.settlement.history import ChainEntry, check_history, read_entries, replay
+from koii_p2p.settlement.history import ChainEntry, ReplayedStake, check_history, read_entries, replay
 from koii_p2p.settlement.instructions import (
     AnchorCommitment,
     AnchorList,
@@ -47,6 +47,7 @@ from koii_p2p.settlement.instructions import (
 )
 from koii_p2p.settlement.interface import StakeAccount, TaskState
 from koii_p2p.settlement.layouts import CHECKPOINT_RING, LayoutError, decode_stake, decode_task
+from koii_p2p.settlement.rpc import TransactionRecord
 from koii_p2p.testnets.attempts import Attempt, attempts_of, standing_copies
 from koii_p2p.testnets.evidence import ARTIFACTS, Evidence, RoundCopies
 
@@ -97,7 +98,7 @@ class CheckedRound:
 class CheckReport:
     """What the check found. `state` and `stakes` are those of the chain, as far as they can be read.
 
-    `bonds` is what each key has lost for anchoring rejected attempts, in Roe, also in rounds after those checked.
+    `replayed` are the stakes as their transactions make them, by staker, also in rounds after those checked.
     """
 
     findings: tuple[CheckFinding, ...]
@@ -105,7 +106,7 @@ class CheckReport:
     entries: tuple[ChainEntry, ...]
     state: TaskState | None
     stakes: Mapping[bytes, StakeAccount]
-    bonds: Mapping[bytes, int] = field(default_factory=dict)
+    replayed: Mapping[bytes, ReplayedStake] = field(default_factory=dict)
 
     @property
     def verified(self) -> bool:
@@ -127,7 +128,7 @@ class _Check:
         self._entries: tuple[ChainEntry, ...] = ()
         self._payers: dict[str, bytes] = {}
         self._stakes: dict[bytes, StakeAccount] = {}
-        self._bonds: dict[bytes, int] = {}
+        self._replayed: dict[bytes, ReplayedStake] = {}
 
     def run(self) -> CheckReport:
         self._read_entries()
@@ -137,14 +138,14 @@ class _Check:
             return CheckReport(tuple(self._findings), (), self._entries, None, self._stakes)
         for found in check_history(self._entries, state):
             self._find(f"history_{found.fault.name.lower()}", found.text)
-        self._check_stakes()
+        self._check_stakes(state.terms.clock)
         self._check_vault(state)
         rounds = self._check_rounds(state)
         self._check_settles(state, rounds)
         self._check_totals(rounds)
         self._check_balances()
         return CheckReport(
-            tuple(self._findings), tuple(rounds), self._entries, state, self._stakes, self._bonds
+            tuple(self._findings), tuple(rounds), self._entries, state, self._stakes, self._replayed
         )
 
     # --- what the chain holds
@@ -153,7 +154,7 @@ class _Check:
         entries: list[ChainEntry] = []
         for line, record in self._chain.transactions:
             entries += read_entries(line, record, self._chain.task, self._chain.program)
-            if record is not None:
+            if isinstance(record, TransactionRecord):
                 try:
                     message = VersionedTransaction.from_bytes(record.wire).message
                     self._payers[line.signature] = bytes(message.account_keys[0])
@@ -199,10 +200,9 @@ class _Check:
 
     # --- money
 
-    def _check_stakes(self) -> None:
+    def _check_stakes(self, clock: RoundClock) -> None:
         """Compare each stake account with what the transactions make of it."""
-        replayed = replay(self._entries).stakes
-        self._bonds = {staker: stake.bonds_lost for staker, stake in replayed.items() if stake.bonds_lost}
+        replayed = self._replayed = replay(self._entries).stakes
         for staker in sorted(replayed.keys() | self._stakes.keys()):
             told, held = replayed.get(staker), self._stakes.get(staker)
             if told is None or held is None:
@@ -220,7 +220,7 @@ class _Check:
                     text = f"{name}: the transactions lead to {one} Roe, the account says {other}"
                     self._find("stake_account", f"Stake of {self._name(staker)}, {text}.", staker)
             points = {p.slot: (p.stake, p.slash_total) for p in held.history.checkpoints}
-            expected = dict(list(told.points.items())[-CHECKPOINT_RING:])
+            expected = dict(_checkpoints(told, clock)[-CHECKPOINT_RING:])
             for slot in sorted(points.keys() | expected.keys()):
                 if points.get(slot) != expected.get(slot) and (
                     slot in expected or len(held.history.checkpoints) < CHECKPOINT_RING
@@ -246,13 +246,13 @@ class _Check:
             )
 
     def _check_balances(self) -> None:
-        """What a wallet held at the start, and its rewards, without its fees, is what it holds now."""
+        """What a wallet held at the start, its rewards and the stake paid back, without its fees, is what it holds."""
         fees: Counter[bytes] = Counter()
         staked: Counter[bytes] = Counter()
         openings = self._openings()
         for line, record in self._chain.transactions:
             payer = self._payers.get(line.signature)
-            if payer is not None and record is not None and line.signature not in openings:
+            if payer is not None and isinstance(record, TransactionRecord) and line.signature not in openings:
                 fees[payer] += record.fee
         for entry in self._succeeded():
             if isinstance(entry.instruction, Stake) and entry.signature not in openings:
@@ -267,10 +267,12 @@ class _Check:
                 self._find("beneficiary", text, key)
                 continue
             earned = 0 if stake is None else stake.reward_total
-            expected = node.opening_balance + earned - fees[wallet] - staked[wallet]
+            back = self._replayed[key].withdrawn if key in self._replayed else 0
+            expected = node.opening_balance + earned + back - fees[wallet] - staked[wallet]
             held = self._chain.balances.get(wallet, 0)
             if held != expected:
-                text = f"{node.opening_balance} + rewards {earned} - fees {fees[wallet]} Roe make {expected}"
+                came = f"rewards {earned} + stake paid back {back}" if back else f"rewards {earned}"
+                text = f"{node.opening_balance} + {came} - fees {fees[wallet]} Roe make {expected}"
                 self._find("balance", f"The wallet of {node.name} holds {held} Roe; {text}.", key)
 
     def _openings(self) -> frozenset[str]:
@@ -320,7 +322,7 @@ class _Check:
         known: Mapping[bytes, Reputation],
     ) -> CheckedRound:
         anchored = anchors.get(number)
-        entries = [entry for entry in self._entries if _round_of(entry) == number]
+        entries = [entry for entry in self._entries if round_of(entry) == number]
         succeeded = tuple(entry for entry in entries if entry.err is None)
         checked = CheckedRound(number, anchored, roster, succeeded, len(entries) - len(succeeded))
         if anchored is None or roster is None:
@@ -479,7 +481,8 @@ class _Check:
         )
 
 
-def _round_of(entry: ChainEntry) -> int | None:
+def round_of(entry: ChainEntry) -> int | None:
+    """The round that a transaction is about, or None."""
     match entry.instruction:
         case (
             AnchorCommitment(round=number)
@@ -523,11 +526,10 @@ def _play(
     known: Mapping[bytes, Reputation],
 ) -> Played:
     """Play a round again whose commitment and bundle were found to be right."""
-    rates = audit_rates(known, terms.audit)
-    assignment = AuditAssignment(commitment.beacon, roster, terms.audit, rates)
-    verified = [verify(decode_record(raw), genesis) for raw in Bundle.decode(bundle).records]
-    records = sort_records(verified, terms, roster, genesis)
-    built = build_commitment(terms, roster, commitment.beacon, commitment.previous, records, assignment)
+    assignment = AuditAssignment(commitment.beacon, roster, terms.audit, audit_rates(known, terms.audit))
+    built = rebuild_commitment(
+        terms, genesis, Bundle.decode(bundle), commitment.beacon, commitment.previous, assignment
+    )
     return Played(built.records, assignment, built.tally)
 
 
@@ -539,6 +541,12 @@ def _decode_commitment(data: bytes, anchored: AnchoredRound) -> Commitment | Non
         return Commitment.decode(data)
     except CommitmentError:
         return None
+
+
+def _checkpoints(stake: ReplayedStake, clock: RoundClock) -> list[tuple[int, tuple[int, int]]]:
+    """The changes of a stake that its account keeps: of each period, and of the time before the first, the last."""
+    newest = {max(-1, clock.period(slot)): (slot, point) for slot, point in stake.points.items()}
+    return [newest[period] for period in sorted(newest)]
 
 
 def _point(point: tuple[int, int] | None) -> str:

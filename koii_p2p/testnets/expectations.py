@@ -20,8 +20,18 @@ from koii_p2p.rounds.eligibility import DRAWN
 from koii_p2p.rounds.round_records import cast_in
 from koii_p2p.rounds.tally import AuditorStatus, Outcome, koii_outcome
 from koii_p2p.rounds.terms import TaskTerms
-from koii_p2p.testnets.check import CheckedRound, CheckReport, Played
-from koii_p2p.testnets.identity import EQUIVOCATING, LATE_ACCUSER, OMITTING_LEADER, NodeIdentity
+from koii_p2p.settlement.history import replay
+from koii_p2p.settlement.instructions import RequestUnstake, Settle, Withdraw
+from koii_p2p.settlement.layouts import bond
+from koii_p2p.testnets.attempts import Attempt, attempts_of
+from koii_p2p.testnets.check import CheckedRound, CheckReport, Played, round_of
+from koii_p2p.testnets.identity import (
+    EQUIVOCATING,
+    LATE_ACCUSER,
+    OMITTING_LEADER,
+    PAYING_ITSELF,
+    NodeIdentity,
+)
 
 CONDEMNED = frozenset({Outcome.REJECTED, Outcome.EQUIVOCATED})
 """Outcomes that cost a stake."""
@@ -29,11 +39,15 @@ CONDEMNED = frozenset({Outcome.REJECTED, Outcome.EQUIVOCATED})
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What a node should have been given and have lost, in Roe; `bonds` of attempts that it anchored in vain."""
+    """What a node should have been given and have lost, in Roe; `bonds` of attempts that it anchored in vain.
+
+    `withdrawn` is what it took out of its stake, if it was told to.
+    """
 
     reward: int = 0
     slash: int = 0
     bonds: int = 0
+    withdrawn: int = 0
 
 
 def key_of(node: NodeIdentity) -> bytes:
@@ -104,11 +118,14 @@ def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[b
 
     A share of the bounty for approved work, and of a slash for whoever found the fraud; one slash at most, because
     it leaves less than the minimum stake, and a node with less is neither paid nor slashed. Bonds are lost by leaders
-    that were told to lie, and by nobody else.
+    that were told to lie, and by whoever anchored the other half of what they anchored.
     """
     known = who_is_who(nodes)
     stakes = {key: node.stake for key, node in known.items()}
-    bonds = {key: report.bonds.get(key, 0) for key in known if known[key].behaviour == OMITTING_LEADER}
+    bonds = _bonds(report, known)
+    out = {
+        key: report.replayed[key].withdrawn for key in known if known[key].flees and key in report.replayed
+    }
     rewards: Counter[bytes] = Counter()
     slashes: Counter[bytes] = Counter()
     for checked in report.rounds:
@@ -117,7 +134,32 @@ def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[b
             earned, lost = _round_money(checked.played, report.state.terms, left)
             rewards.update(earned)
             slashes.update(lost)
-    return {key: Money(rewards[key], slashes[key], bonds.get(key, 0)) for key in stakes}
+    return {key: Money(rewards[key], slashes[key], bonds[key], out.get(key, 0)) for key in stakes}
+
+
+def _bonds(report: CheckReport, nodes: Mapping[bytes, NodeIdentity]) -> Counter[bytes]:
+    """Roe that lies of leaders have cost by staking key; in rounds after those checked, whatever was lost."""
+    lost: Counter[bytes] = Counter()
+    if report.state is None:
+        return lost
+    one = bond(report.state.terms.minimum_stake)
+    for number, anchored in replay(report.entries).rounds.items():
+        entries = (entry for entry in report.entries if entry.err is None and round_of(entry) == number)
+        for attempt in attempts_of(entries, anchored):
+            if attempt.rejected and (number >= len(report.rounds) or _liars(attempt, nodes)):
+                lost.update({attempt.commitment_by: one})
+                if attempt.list_by is not None:
+                    lost.update({attempt.list_by: one})
+    return lost
+
+
+def _liars(attempt: Attempt, nodes: Mapping[bytes, NodeIdentity]) -> list[NodeIdentity]:
+    """Who of those that anchored an attempt was told to lie with it."""
+    committer, lister = nodes.get(attempt.commitment_by), nodes.get(attempt.list_by or b"")
+    omits = [committer] if committer is not None and committer.behaviour == OMITTING_LEADER else []
+    # Who pays itself is barred from the next attempt; in one that somebody else spoiled it may lead honestly.
+    takes = lister is not None and lister.behaviour == PAYING_ITSELF and not attempt.number
+    return [*omits, lister] if takes and lister is not None else omits
 
 
 def _round_money(
@@ -157,6 +199,7 @@ def failures(report: CheckReport, nodes: Iterable[NodeIdentity], settled: int, f
             yield from _verdict_failures(checked, checked.played, known, first)
     yield from _idle_accusers(report.rounds[first:], known)
     yield from _idle_leaders(report.rounds[first:], known)
+    yield from _idle_fugitives(report, known)
     if report.state is None:
         return
     for key, money in expected_money(report, known.values()).items():
@@ -176,14 +219,17 @@ def _round_failures(checked: CheckedRound) -> Iterator[str]:
 def _attempt_failures(checked: CheckedRound, nodes: Mapping[bytes, NodeIdentity]) -> Iterator[str]:
     for attempt in checked.attempts:
         place = f"attempt {attempt.number} at round {checked.number}"
-        anchorers = [nodes[key] for key in attempt.anchorers if key in nodes]
-        lies = [node.name for node in anchorers if node.behaviour == OMITTING_LEADER]
-        if attempt.rejected and not lies:
-            names = ", ".join(sorted(node.name for node in anchorers)) or "a stranger"
-            yield f"{names} anchored {place} honestly, and it was rejected."
-        committer = nodes.get(attempt.commitment_by)
-        if not attempt.rejected and committer is not None and committer.behaviour == OMITTING_LEADER:
-            yield f"{committer.name} left a submission out of {place}, and it stands."
+        liars = _liars(attempt, nodes)
+        if attempt.rejected and not liars:
+            names = sorted(nodes[key].name for key in attempt.anchorers if key in nodes)
+            yield f"{', '.join(names) or 'a stranger'} anchored {place} honestly, and it was rejected."
+        for node in () if attempt.rejected else liars:
+            did = (
+                "left a submission out of"
+                if node.behaviour == OMITTING_LEADER
+                else "paid itself by the list of"
+            )
+            yield f"{node.name} {did} {place}, and it stands."
 
 
 def _verdict_failures(
@@ -228,22 +274,56 @@ def _idle_accusers(rounds: Iterable[CheckedRound], nodes: Mapping[bytes, NodeIde
 
 def _idle_leaders(rounds: Iterable[CheckedRound], nodes: Mapping[bytes, NodeIdentity]) -> Iterator[str]:
     """Nor does a demonstration of an omission. K2 takes the fastest commitment, so that one of several is enough."""
-    liars = {key: node.name for key, node in nodes.items() if node.behaviour == OMITTING_LEADER}
-    attempts = (attempt for checked in rounds for attempt in checked.attempts)
-    if liars and not any(attempt.commitment_by in liars for attempt in attempts):
-        yield f"{_listed(liars, liars)} was to leave a submission out, and anchored no commitment."
+    attempts = [attempt for checked in rounds for attempt in checked.attempts]
+    told = {node.behaviour for attempt in attempts for node in _liars(attempt, nodes)}
+    for behaviour, what in (
+        (OMITTING_LEADER, "leave a submission out, and anchored no commitment"),
+        (PAYING_ITSELF, "pay itself, and anchored no list"),
+    ):
+        names = [node.name for node in nodes.values() if node.behaviour == behaviour]
+        if names and behaviour not in told:
+            yield f"{', '.join(sorted(names))} was to {what}."
+
+
+def _idle_fugitives(report: CheckReport, nodes: Mapping[bytes, NodeIdentity]) -> Iterator[str]:
+    """Nor one of a flight that did not take place."""
+    for key, node in nodes.items():
+        if node.flees and not _slots_of(report, key, RequestUnstake):
+            yield f"{node.name} was to flee, and did not ask its stake back."
+        elif node.flees and not _slots_of(report, key, Withdraw):
+            yield f"{node.name} asked its stake back, and has not got out by the end."
+
+
+def _slots_of(report: CheckReport, staker: bytes, kind: type[RequestUnstake | Withdraw]) -> list[int]:
+    """Slots in which a stake was asked back, or withdrawn."""
+    succeeded = ((entry.slot, entry.instruction) for entry in report.entries if entry.err is None)
+    return [slot for slot, made in succeeded if isinstance(made, kind) and made.staker == staker]
 
 
 def _money_failures(report: CheckReport, node: NodeIdentity, key: bytes, money: Money) -> Iterator[str]:
     leaf, stake = newest_leaf(report, key), report.stakes.get(key)
     paid, taken, left = (0, 0, 0) if stake is None else (stake.reward_total, stake.slash_total, stake.amount)
-    if leaf.reward_total != money.reward or paid != money.reward:
+    # A round after those checked may be settled before the end, where one of them was tried again.
+    later = _settled_later(report, key)
+    reward = max([money.reward, *(one.reward_total for one in later)])
+    slash = max([money.slash, *(one.slash_total for one in later)])
+    if leaf.reward_total != money.reward or paid != reward:
         yield f"{node.name} was awarded {leaf.reward_total} and paid {paid} Roe, not {money.reward}."
-    if leaf.slash_total != money.slash or taken != money.slash:
+    if leaf.slash_total != money.slash or taken != slash:
         yield f"{node.name} was slashed {leaf.slash_total} and lost {taken} Roe, not {money.slash}."
-    expected = node.stake - money.slash - money.bonds
+    expected = node.stake - slash - money.bonds - money.withdrawn
     if left != expected:
         yield f"{node.name} has {left} Roe staked, not {expected}."
+
+
+def _settled_later(report: CheckReport, key: bytes) -> list[Leaf]:
+    """The leaves of a key that were settled by lists of rounds after those checked."""
+    settles = (entry.instruction for entry in report.entries if entry.err is None)
+    return [
+        one.leaf
+        for one in settles
+        if isinstance(one, Settle) and one.leaf.staker == key and one.round >= len(report.rounds)
+    ]
 
 
 def newest_leaf(report: CheckReport, key: bytes) -> Leaf:
@@ -264,6 +344,20 @@ def remarks(report: CheckReport, nodes: Iterable[NodeIdentity]) -> Iterator[str]
     for checked in report.rounds:
         for text in (*_attempt_remarks(checked, names), *_dispute_remarks(checked.played, known, names)):
             yield f"round {checked.number}: {text}"
+    for key, node in known.items():
+        if node.flees:
+            yield from _flight_remarks(report, key, node)
+
+
+def _flight_remarks(report: CheckReport, key: bytes, node: NodeIdentity) -> Iterator[str]:
+    asked, out = _slots_of(report, key, RequestUnstake), _slots_of(report, key, Withdraw)
+    if not asked or not out or report.state is None or key not in report.replayed:
+        return
+    stake, period = report.replayed[key], report.state.terms.clock.period
+    yield (
+        f"{node.name} asked its stake of {node.stake} Roe back in period {period(asked[0])}, and took out "
+        f"{stake.withdrawn} in period {period(out[-1])}: {stake.slash_total} were slashed before"
+    )
 
 
 def _attempt_remarks(checked: CheckedRound, names: Mapping[bytes, str]) -> Iterator[str]:

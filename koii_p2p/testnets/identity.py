@@ -8,11 +8,22 @@ from typing import Final
 HONEST: Final = "honest"
 WRONG_VALUE: Final = "wrong-value"
 EQUIVOCATING: Final = "equivocating"
+FLEEING: Final = "fleeing"
+FLEEING_LATE: Final = "fleeing-late"
 LATE_ACCUSER: Final = "late-accuser"
 OMITTING_LEADER: Final = "omitting-leader"
+PAYING_ITSELF: Final = "paying-itself"
 """Behaviours, as `koii-p2p join --behaviour` names them."""
 
-MISBEHAVIOURS: Final = (EQUIVOCATING, LATE_ACCUSER, OMITTING_LEADER, WRONG_VALUE)
+MISBEHAVIOURS: Final = (
+    EQUIVOCATING,
+    FLEEING,
+    FLEEING_LATE,
+    LATE_ACCUSER,
+    OMITTING_LEADER,
+    PAYING_ITSELF,
+    WRONG_VALUE,
+)
 """In the order in which a testnet's last nodes get them: those who submit a wrong value come last."""
 
 
@@ -37,7 +48,17 @@ class NodeIdentity:
     @property
     def cheats(self) -> bool:
         """Whether it hands in work that its task did not make, which is to cost it its stake."""
-        return self.behaviour in (WRONG_VALUE, EQUIVOCATING)
+        return self.behaviour in (WRONG_VALUE, EQUIVOCATING) or self.flees
+
+    @property
+    def flees(self) -> bool:
+        """Whether it asks its stake back, to be gone before it is slashed."""
+        return self.behaviour in (FLEEING, FLEEING_LATE)
+
+    @property
+    def leads_falsely(self) -> bool:
+        """Whether it anchors what is to be vetoed."""
+        return self.behaviour in (OMITTING_LEADER, PAYING_ITSELF)
 
     @property
     def role(self) -> str:

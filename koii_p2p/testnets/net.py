@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import trio
 from solders.pubkey import Pubkey
@@ -24,6 +26,7 @@ from koii_p2p.storage.home import Home
 from koii_p2p.storage.keyfile import save_secret
 from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.identity import HONEST, NodeIdentity
+from koii_p2p.testnets.k2_play import K2Play
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.process_mark import mark_of
 from koii_p2p.testnets.processes import KOII_P2P, PYTHON, Child, stop_all
@@ -86,6 +89,8 @@ class RunningNet:
         self.first = 0
         self.k2: Child | None = None
         self.k2_url = ""
+        self.k2_play = K2Play(self, note)
+        self._k2_ports: tuple[int, int | None] = (topology.k2_port, None)
         self._rehearsal: Child | None = None
         self._environment = environment
         self._note = note
@@ -145,6 +150,7 @@ class RunningNet:
         staked = sum(node.identity.stake > 0 for node in self.nodes)
         self._note(f"the task is funded and {staked} nodes are staked")
         await self._open_books(secrets)
+        await self.k2_play.begin()
         await self._start_nodes()
 
     async def _start_k2(self) -> float:
@@ -154,19 +160,35 @@ class RunningNet:
         """
         began = trio.current_time()
         self._rehearsal = Child("rehearsal", [*PYTHON, "-c", NODE_CODE], self.folder.logs, self._environment)
-        port = self.topology.k2_port
-        command = [
-            *(*PYTHON, "-m", "koii_p2p.localk2", "--path", str(self.folder.k2)),
-            *("--port", str(port), "--slot-ms", str(self.topology.slot_ms)),
-        ]
-        self.k2 = Child("k2", command, self.folder.logs, self._environment)
-        self._save()
-        ready = await self.k2.ready(K2_READY_SECONDS)
+        ready = await self._open_k2()
         self.k2_url = str(ready["url"])
+        ports = (urlsplit(str(ready[name])).port for name in ("url", "ws"))
+        self._k2_ports = (next(ports) or 0, next(ports))
         self._save()
         self._note(f"local K2 at {self.k2_url} (WebSocket {ready['ws']})")
         await self._rehearsal.ended()
         return trio.current_time() - began
+
+    async def _open_k2(self, *more: str) -> dict[str, Any]:
+        port, ws_port = self._k2_ports
+        command = [
+            *(*PYTHON, "-m", "koii_p2p.localk2", "--path", str(self.folder.k2)),
+            *("--port", str(port), "--slot-ms", str(self.topology.slot_ms)),
+            *(("--ws-port", str(ws_port)) if ws_port else ()),
+            *(("--allow-faults",) if self.topology.k2.any else ()),
+            *more,
+        ]
+        self.k2 = Child("k2", command, self.folder.logs, self._environment)
+        self._save()
+        return await self.k2.ready(K2_READY_SECONDS)
+
+    async def restart_k2(self) -> None:
+        """Kill the local K2, whatever it is doing, and start it from its ledger, with its faults, on the same ports."""
+        assert self.k2 is not None, "the testnet was started"
+        killed, self.k2 = self.k2, None
+        killed.kill()
+        await killed.ended()
+        await self._open_k2("--faults", json.dumps(self.topology.k2.faults.as_json()))
 
     def _make_node(self, index: int, plan: NodePlan) -> tuple[SecretKey, SecretKey]:
         name = f"node-{index:02d}"
@@ -338,12 +360,12 @@ async def running_testnet(
     Call from the main thread. `environment` is that of the processes. Raises `OperatorError` subclasses, never
     in a group.
     """
+    net = RunningNet(topology, folder, environment, note)
     with folder.held():
         _end_leftovers(folder)
         if folder.clear():
             note(f"removed the testnet that was in {folder.path}")
         async with AsyncExitStack() as stack:
-            net = RunningNet(topology, folder, environment, note)
             try:
                 try:
                     await net.start(stack, keep=keep)

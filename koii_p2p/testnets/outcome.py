@@ -25,7 +25,7 @@ class NodeOutcome:
     """One node over all rounds. `submitted` of how many rounds it was in, `audited` of those it was due in.
 
     `verdicts` has one per round: the name of the outcome, or None without a submission. Amounts are Roe: what the
-    lists give and take, what K2 paid and took, what is still staked.
+    lists give and take, what K2 paid and took, what is still staked; what was lost in bonds and taken out of the stake.
     """
 
     node: NodeIdentity
@@ -39,6 +39,8 @@ class NodeOutcome:
     paid: int
     taken: int
     stake: int
+    bonds: int = 0
+    withdrawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
         audits_due += status is not None
         audited += status in VOTED
     leaf = newest_leaf(report, key)
-    stake = report.stakes.get(key)
+    stake, replayed = report.stakes.get(key), report.replayed.get(key)
     return NodeOutcome(
         node=node,
         submitted=sum(verdict is not None for verdict in verdicts),
@@ -114,6 +116,8 @@ def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
         paid=0 if stake is None else stake.reward_total,
         taken=0 if stake is None else stake.slash_total,
         stake=0 if stake is None else stake.amount,
+        bonds=0 if replayed is None else replayed.bonds_lost,
+        withdrawn=0 if replayed is None else replayed.withdrawn,
     )
 
 

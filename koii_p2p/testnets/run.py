@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
 from solders.pubkey import Pubkey
 
-from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, NetworkError
+from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, NetworkError, raise_operator_error
 from koii_p2p.limits import Limits
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
@@ -52,11 +52,15 @@ class Audience(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run ended. `deaths` names processes that ended by themselves; `seconds` is all of it, checks included."""
+    """How a run ended. `deaths` names processes that ended by themselves; `seconds` is all of it, checks included.
+
+    `k2` counts what K2 did wrong, by name: restarts, roll-backs, what its faults hit.
+    """
 
     outcome: Outcome
     deaths: tuple[str, ...]
     seconds: float
+    k2: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -80,8 +84,9 @@ async def run_testnet(
     began = trio.current_time()
     async with running_testnet(topology, folder, environment, audience.note, keep=keep is not None) as net:
         audience.note(str(net.lengths))
-        deaths = await _watch(net, audience)
+        deaths = await _play(net, audience)
         audience.note("the last round is final; checking")
+        await net.k2_play.end()
         async with AsyncExitStack() as stack:
             clients = _clients(net, stack)
             copies, silent = await fetch_copies(clients, net.task_name, range(net.rounds))
@@ -91,11 +96,25 @@ async def run_testnet(
             await net.stop_nodes()
         await _settle_open_leaves(net, copies, audience)
         outcome = await _check(net, copies)
-        run = Run(outcome, tuple(deaths), trio.current_time() - began)
+        run = Run(outcome, tuple(deaths), trio.current_time() - began, net.k2_play.counts)
         if keep is not None:
             keep(run)
             await trio.sleep_forever()
         return run
+
+
+async def _play(net: RunningNet, audience: Audience) -> list[str]:
+    """Watch the testnet while its K2 does what it was told to do wrong; return what died meanwhile."""
+    assert net.terms is not None, "the testnet was started"
+    deaths: list[str] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(net.k2_play.run, net.terms.clock)
+            deaths = await _watch(net, audience)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise_operator_error(group)
+    return deaths
 
 
 async def _watch(net: RunningNet, audience: Audience) -> list[str]:

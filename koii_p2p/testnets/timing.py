@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from koii_p2p.rounds.clock import RoundClock
+from koii_p2p.testnets.k2_troubles import check_windows
 from koii_p2p.testnets.topology import Topology
 
 BASE_SECONDS: Final = 12.0
@@ -68,7 +69,15 @@ def round_lengths(topology: Topology) -> RoundLengths:
     With sealed ballots the audit is longer where its sixths would be shorter than a stage needs: see
     `STAGE_SECONDS`. What open ballots do in two stages (votes, full audit: two thirds and a third) then takes four
     (seals a third, owning up a sixth, reveals a sixth, full audit a third; `rounds.clock`).
+
+    Raises `ConfigurationError` if what K2 is to do wrong leaves no time in these windows.
     """
+    lengths = _lengths(topology)
+    check_windows(topology.k2, lengths.submission_window, lengths.audit_window, lengths.delay)
+    return lengths
+
+
+def _lengths(topology: Topology) -> RoundLengths:
     if topology.round_time and topology.submission_window and topology.audit_window:
         return RoundLengths(
             topology.slot_ms, topology.round_time, topology.submission_window, topology.audit_window

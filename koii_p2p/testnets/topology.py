@@ -16,7 +16,15 @@ from koii_p2p.rounds.audit_rules import AuditRules, Profile
 from koii_p2p.rounds.role import MOST_PATROLS
 from koii_p2p.rounds.terms import HARDENED, SHORTEST_AUDIT
 from koii_p2p.testnets.audit_table import AUDIT_FLAGS, audit_rules
-from koii_p2p.testnets.identity import HONEST, LATE_ACCUSER, MISBEHAVIOURS, OMITTING_LEADER, WRONG_VALUE
+from koii_p2p.testnets.identity import (
+    HONEST,
+    LATE_ACCUSER,
+    MISBEHAVIOURS,
+    OMITTING_LEADER,
+    PAYING_ITSELF,
+    WRONG_VALUE,
+)
+from koii_p2p.testnets.k2_troubles import NO_TROUBLES, Troubles, troubles_of
 
 EXAMPLE_TASK: Final = Path(koii_p2p.__file__).parent.parent / "examples" / "hello_world"
 """Koii's first task; it is part of the source tree, not of an installed wheel."""
@@ -49,7 +57,8 @@ class Topology:
     """A testnet: `nodes` nodes of which the last `cheaters` submit a wrong value, for `rounds` audited rounds.
 
     `stake` (of each node, twice the task's minimum) and `bounty` (of a round) are Roe. The three windows are
-    slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. `audit` are the task's rules.
+    slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. `audit` are the task's rules, `k2`
+    is what its K2 does wrong.
 
     `behaviours` has a number of nodes for each other way to misbehave. Of the honest nodes `witnesses` submit no
     work, `unstaked_witnesses` have no stake either, and `canaries` of those who submit hand in known-bad work now
@@ -69,6 +78,7 @@ class Topology:
     submission_window: int | None = None
     audit_window: int | None = None
     audit: AuditRules = HARDENED
+    k2: Troubles = NO_TROUBLES
     behaviours: Mapping[str, int] = field(default_factory=dict)
     witnesses: int = 0
     unstaked_witnesses: int = 0
@@ -107,9 +117,10 @@ class Topology:
                 "The honest nodes must be the majority, or nobody is there to catch the others.",
                 f"Use at most {max(0, stakers - 1) // 2} that misbehave, or more nodes.",
             )
-        if self.behaviours.get(OMITTING_LEADER, 0) > FAILED_LISTS:
+        leaders = {name: self.behaviours.get(name, 0) for name in (OMITTING_LEADER, PAYING_ITSELF)}
+        if sum(leaders.values()) > FAILED_LISTS:
             raise _bad(
-                f"{OMITTING_LEADER} = {self.behaviours[OMITTING_LEADER]}",
+                " and ".join(f"{name} = {count}" for name, count in leaders.items() if count),
                 f"A round is tried again {FAILED_LISTS} times: so many leaders could spoil every attempt.",
                 f"Use at most {FAILED_LISTS}.",
             )
@@ -208,7 +219,8 @@ def load_topology(file: Path | None, flags: Mapping[str, Any]) -> Topology:
     values = {} if file is None else _read(file)
     given = {name: value for name, value in flags.items() if value is not None}
     audit = {**values.pop("audit", {}), **{name: given.pop(name) for name in AUDIT_FLAGS if name in given}}
-    return Topology(**{**values, **given}, audit=audit_rules(audit))
+    k2 = troubles_of(values.pop("k2", {}))
+    return Topology(**{**values, **given}, audit=audit_rules(audit), k2=k2)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -226,7 +238,7 @@ def _read(file: Path) -> dict[str, Any]:
         values: dict[str, Any] = tomllib.loads(text.decode(), parse_float=Decimal)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(what, f"It is not TOML: {error}.", "Correct this line.") from error
-    tables = {name: _table(what, name, values) for name in ("audit", "behaviours", "roles")}
+    tables = {name: _table(what, name, values) for name in ("audit", "behaviours", "roles", "k2")}
     _check_names(what, tables["roles"], _ROLES, "in [roles] ")
     _check_names(what, values, {one.name for one in fields(Topology)} - {*tables, *_ROLES}, "")
     for name, value in values.items():
@@ -237,7 +249,7 @@ def _read(file: Path) -> dict[str, Any]:
                 raise ConfigurationError(what, f"{name}: {error}.", "Write it like 1.9.") from error
         elif name == "task":
             values[name] = (file.parent / str(value)).resolve()
-    return {**values, **tables["roles"], "audit": tables["audit"], "behaviours": tables["behaviours"]}
+    return {**values, **tables.pop("roles"), **tables}
 
 
 def _table(what: str, name: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,6 +75,7 @@ class Watcher:
         self._settlement = settlement
         self._wanted = rounds
         self._turn = 0
+        self._slot = -1
         self._rounds: dict[int, RoundSnapshot] = {}
         self._stakes: dict[str, int] = {}
         self._paid: dict[str, int] = {}
@@ -82,7 +84,9 @@ class Watcher:
 
     async def look(self, clients: Sequence[NodeClient]) -> Snapshot:
         """The testnet now. Nodes or a K2 that do not answer leave what was known before."""
-        slot = await self._settlement.slot()
+        with suppress(ChainError):
+            self._slot = await self._settlement.slot()
+        slot = self._slot
         await self._read_stakes()
         for _ in range(min(len(clients), 2)):
             client = clients[self._turn % len(clients)]

@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+from solders.pubkey import Pubkey
 
 from koii_p2p.cli import join
 from koii_p2p.cli.join import is_local
 from koii_p2p.cli.main import EXIT_USAGE, OutputFormat, run
-from koii_p2p.node.node import NodeSettings
+from koii_p2p.network.settings import NetworkSettings
+from koii_p2p.node.carriers import ByKoiiTask, ByMemos, ByProgram
+from koii_p2p.node.node import NodeReady, NodeSettings
 from koii_p2p.rounds.role import Role
+from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.settlement.memo.genesis import Genesis, GenesisStake
+from koii_p2p.storage.home import Home
 
 NO_K2 = ("--url", "http://127.0.0.1:1")
 
@@ -85,10 +92,103 @@ def test_another_value_is_refused_with_one_error_and_no_node(
     assert not (tmp_path / "home").exists(), "no key was made for it"
 
 
+SECRETS = "https://user:sesame@k2.example/rpc?api-key=open"
+TASK = "Koiitask22222222222222222222222222222222222"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, str]:
+    """The error of a `join` that is refused as a matter of configuration; nothing else is printed."""
+    assert run(["join", "--output", "json", *flags]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    error: dict[str, str] = json.loads(err)["error"]
+    return error
+
+
+def test_the_program_carries_unless_another_carrier_is_chosen(
+    told: list[NodeSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(["join", *NO_K2]) == 0
+    assert run(["join", *NO_K2, "--carrier", "koii-task", "--readings", "native"]) == 0
+    monkeypatch.setenv("KOII_P2P_CARRIER", "koii-task")
+    monkeypatch.setenv("KOII_P2P_READINGS", "native")
+    assert run(["join", *NO_K2]) == 0
+    (tmp_path / "home" / "config.toml").write_text('carrier = "program"\n')
+    assert run(["join", *NO_K2]) == 0, "the environment goes before the file"
+    assert run(["join", *NO_K2, "--carrier", "memo"]) == 3, "readings are of no use then"
+    assert [type(settings.carrier) for settings in told] == [ByProgram, *[ByKoiiTask] * 3]
+
+
+def test_a_memo_task_needs_its_document_before_a_key_is_made(
+    told: list[NodeSettings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = TaskTerms(bytes(32), bytes([1]) * 32, "memo", 1000, 100, 30, 40, 10, 10, program="t")
+    genesis = Genesis.make(terms, [GenesisStake(bytes([2]) * 32, 50, bytes([3]) * 32)], pledged=1000)
+    path = tmp_path / "genesis.json"
+    path.write_text(genesis.to_json())
+    memo = (*NO_K2, "--carrier", "memo", "--task", f"{Pubkey(genesis.terms.task)}=task.py")
+    assert "There is no genesis document" in refused(capsys, *memo)["what"]
+    assert "stake is of no use" in refused(capsys, *memo, "--genesis", str(path), "--stake", "2")["what"]
+    assert (
+        "is of no task of this node"
+        in refused(capsys, *memo[:-1], f"{TASK}=task.py", "--genesis", str(path))["what"]
+    )
+    assert not (tmp_path / "home").exists()
+    assert run(["join", *memo, "--genesis", str(path)]) == 0
+    assert [settings.carrier for settings in told] == [ByMemos((genesis,))]
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--carrier", "pigeon"), "'pigeon'"),
+        (("--carrier", "koii-task"), "nothing is assumed"),
+        (("--genesis", "g.json"), "Only memo tasks"),
+        (("--readings", "native"), "Only Koii's own program"),
+    ],
+)
+@pytest.mark.usefixtures("told")
+def test_what_a_carrier_lacks_or_cannot_use_is_one_error(
+    flags: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    error = refused(capsys, *NO_K2, *flags)
+    assert why in error["why"]
+    assert error["remedy"]
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.usefixtures("told")
+def test_no_error_shows_the_key_of_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, "--url", SECRETS, "--behaviour", "wrong-value")
+    assert "https://k2.example/rpc" in error["what"]
+    assert not {"sesame", "open"} & set(re.findall(r"\w+", " ".join(map(str, error.values()))))
+
+
+def test_the_settings_of_a_node_do_not_say_the_key_of_a_provider(told: list[NodeSettings]) -> None:
+    assert run(["join", "--url", SECRETS]) == 0
+    assert told[0].url == SECRETS
+    assert "sesame" not in repr(told[0])
+
+
+def test_the_address_of_k2_is_printed_without_its_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = NodeSettings(Home(tmp_path), SECRETS, NetworkSettings(), carrier=ByMemos(()))
+    ready = NodeReady(
+        "key", "wallet", "peer", (), "http://127.0.0.1:1", (), "https://k2.example/rpc", "memo", ByMemos.note
+    )
+    for output in OutputFormat:
+        join._Announcement(settings, output, []).started(ready)
+        shown = capsys.readouterr().out
+        assert "https://k2.example/rpc" in shown
+        assert "sesame" not in shown
+        assert ByMemos.note in shown
+
+
 def test_help_says_what_each_role_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["join", "--help"]) == 0
     shown = capsys.readouterr().out
-    for flag in ("--witness", "--patrols", "--canaries"):
+    for flag in ("--witness", "--patrols", "--canaries", "--carrier", "--genesis", "--readings"):
         assert flag in shown
 
 

@@ -144,3 +144,55 @@ def test_config_show_says_values_and_origins(home: Path, capsys: pytest.CaptureF
     assert shown["keypair"] == {"value": "/x.json", "origin": "flag --keypair"}
     assert shown["home"]["origin"] == "environment KOII_P2P_HOME"
     assert shown["mdns"] == {"value": True, "origin": "default"}
+
+
+def test_config_show_says_what_carries_and_where_it_was_chosen(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "config.toml").write_text('carrier = "memo"\ngenesis = ["/a.json", "/b.json"]\n')
+    monkeypatch.setenv("KOII_P2P_READINGS", "native")
+    assert run(["config", "show", "--origin", "--output", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    file = f"file {home / 'config.toml'}"
+    assert shown["carrier"] == {"value": "memo", "origin": file}
+    assert shown["genesis"] == {"value": ["/a.json", "/b.json"], "origin": file}
+    assert shown["readings"] == {"value": "native", "origin": "environment KOII_P2P_READINGS"}
+    monkeypatch.setenv("KOII_P2P_GENESIS", "~/c.json, d.json")
+    settings = load_settings(given()).settings
+    assert settings.genesis == (Path.home() / "c.json", Path.cwd() / "d.json")
+
+
+def test_there_are_three_carriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(given()).settings.carrier == "program"
+    monkeypatch.setenv("KOII_P2P_CARRIER", "pigeon")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(given())
+    assert "carrier (environment KOII_P2P_CARRIER)" in caught.value.what
+    assert "'memo'" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example/rpc/?api-key=sesame", "https://a.example/rpc"),
+        ("https://me:sesame@a.example,http://b.example?k=sesame", "https://a.example, http://b.example"),
+    ],
+)
+def test_keys_in_rpc_urls_are_used_and_not_shown(
+    url: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KOII_P2P_URL", url)
+    settings = load_settings(given()).settings
+    assert (settings.rpc_url, settings.shown_url) == (url, shown)
+    for form in ("json", "table"):
+        assert run(["config", "show", "--output", form]) == 0
+        printed = capsys.readouterr().out
+        assert shown in printed
+        assert "sesame" not in printed
+
+
+def test_a_bad_rpc_url_is_named_without_what_may_be_a_key() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(given(url="htps://a.example?api-key=sesame"))
+    assert "'htps://a.example'" in caught.value.why
+    assert "sesame" not in str(caught.value)

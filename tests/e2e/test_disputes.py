@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FILES = Path(__file__).parents[2] / "testnet"
 STAKE, BOUNTY = roe("1.9"), roe(1)
 SLASH = STAKE * 7000 // 10000
+BOND = STAKE // 2 // 10
+"""A tenth of the minimum stake, which is half of what testnets stake."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Ended:
         return [remark.removeprefix(start) for remark in self.found["remarks"] if remark.startswith(start)]
 
 
-def demonstrate(name: str, folder: Path) -> Ended:
+def demonstrate(name: str, folder: Path, rounds: int = 2) -> Ended:
     """Run a demonstration to its end. It is verified, and every node got what its behaviour leads to."""
     where = ("--dir", str(folder))
     file = str(FILES / f"{name}.toml")
@@ -58,7 +61,7 @@ def demonstrate(name: str, folder: Path) -> Ended:
     found = json.loads("\n".join(net.out)) if net.out else {}
     told = {key: found.get(key) for key in ("findings", "failures", "deaths", "remarks")}
     assert code == 0, (told, net.err[-40:])
-    assert (found["verified"], found["ok"], found["settled"]) == (True, True, 2)
+    assert (found["verified"], found["ok"], found["settled"]) == (True, True, rounds)
     assert koii_p2p("testnet", "check", *where).returncode == 0
     return Ended(found)
 
@@ -124,6 +127,50 @@ def test_a_leader_that_leaves_somebody_out_loses_its_list_and_everybody_is_paid(
         assert stake < STAKE if name == "node-04" else stake == STAKE
         if ended.first == 0:
             assert ended.node(name)["paid"] == 2 * (BOUNTY // 5)
+
+
+def test_a_leader_that_pays_itself_loses_its_bonds_and_everybody_is_paid(tmp_path: Path) -> None:
+    ended = demonstrate("pay-itself", tmp_path)
+    liar = ended.node("node-04")["key"]
+    rejected = [entry for entry in ended.found["rounds"] if entry["attempts"][0]["rejected"]]
+    assert rejected
+    lost: Counter[str] = Counter()
+    for entry in rejected:
+        first, second = entry["attempts"]
+        assert first["list_by"] == liar
+        assert len(first["vetoed_by"]) >= 3
+        assert liar not in (*first["vetoed_by"], second["commitment_by"], second["list_by"])
+        assert not second["rejected"]
+        # K2 can't tell who of the two has lied: whoever anchored either half loses a bond for it.
+        lost.update([first["commitment_by"], first["list_by"]])
+    assert lost[liar] >= len(rejected)
+    for name in honest(5):
+        node = ended.node(name)
+        assert ended.verdicts(name) == ["APPROVED"] * 2
+        assert node["taken"] == 0
+        # The next round, which is not counted any more, may have cost bonds, or been settled, already.
+        later, rest = divmod(node["bonds"] - lost[node["key"]] * BOND, BOND)
+        assert (later >= 0, rest, node["stake_now"]) == (True, 0, STAKE - node["bonds"])
+        if ended.first == 0 and name != "node-04":
+            assert node["paid"] in (2 * (BOUNTY // 5), 3 * (BOUNTY // 5))
+
+
+def test_cheaters_that_flee_before_or_after_they_are_slashed_lose_the_same(tmp_path: Path) -> None:
+    ended = demonstrate("fleeing", tmp_path, rounds=4)
+    for name in ("node-05", "node-06"):
+        node = ended.node(name)
+        assert ended.money(name) == (0, SLASH, 0)
+        assert node["withdrawn"] == STAKE - SLASH
+        # Refused from the first try on, until the lock was over; then K2 paid what the slash had left.
+        log = (tmp_path / "logs" / f"{name}.log").read_text()
+        asked, out = log.index("asked the stake back"), log.index("took the stake out")
+        assert "The stake is locked for three round times" in log[asked:out]
+        assert "took the stake out" not in log[: log.index("The stake is locked for three round times")]
+    early, late = (ended.node(name) for name in ("node-05", "node-06"))
+    assert early["in_roster"] < late["in_roster"]
+    for name in honest(5):
+        assert ended.verdicts(name) == ["APPROVED"] * 4
+        assert ended.money(name)[1:] == (0, STAKE)
 
 
 def test_sealed_ballots_and_a_witness_that_earns_from_a_slash(tmp_path: Path) -> None:

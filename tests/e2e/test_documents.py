@@ -19,7 +19,13 @@ from tests.e2e.shell import LONG, Running, koii_p2p, running, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-OWN_STORIES = {"local-k2.md": "test_local_k2_page.py", "money.md": "test_money_page.py"}
+OWN_STORIES = {
+    "carriers.md": "test_carriers.py",
+    "config-task.md": "test_config_task_page.py",
+    "keys.md": "test_keys_page.py",
+    "local-k2.md": "test_local_k2_page.py",
+    "money.md": "test_money_page.py",
+}
 """Pages whose commands are run by a story of their own, and where it is."""
 
 DOCUMENTS = (
@@ -36,7 +42,19 @@ RUN_ELSEWHERE = {
     "koii-p2p testnet up --file testnet/five.toml": "the same as without --file: test_topology.py compares the two",
     **{
         f"koii-p2p testnet up --file testnet/{name}.toml": "test_disputes.py"
-        for name in ("late-accusation-koii", "late-accusation", "equivocation", "omission", "sealed")
+        for name in (
+            "late-accusation-koii",
+            "late-accusation",
+            "equivocation",
+            "omission",
+            "pay-itself",
+            "fleeing",
+            "sealed",
+        )
+    },
+    **{
+        f"koii-p2p testnet up --file testnet/{name}.toml": "tests/faults/test_faulty_k2.py"
+        for name in ("k2-drop", "k2-lag", "k2-restart", "k2-rollback")
     },
 }
 """Commands that this story does not run, and who does."""

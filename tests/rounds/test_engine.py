@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from koii_p2p.records.schema import Kind, Verdict
 from koii_p2p.rounds import events
+from koii_p2p.rounds.assignment import AuditAssignment
+from koii_p2p.rounds.beacon import beacon
 from koii_p2p.rounds.clock import Phase
 from koii_p2p.rounds.tally import Outcome
 from tests.rounds.simulation import BOUNTY, STAKE, TERMS, Net, Peer
@@ -73,6 +77,34 @@ def test_lost_gossip_is_repaired_before_the_commitment(seed: int) -> None:
         assert outcomes(peer, 0) == outcomes(net.peers[0], 0)
         assert len(outcomes(peer, 0)) == 7
     assert net.stake_of(net.peers[-1]) == STAKE - SLASH
+
+
+def test_after_a_fork_took_the_beacons_block_back_everybody_draws_anew_and_agrees() -> None:
+    terms = replace(TERMS, audit=replace(TERMS.audit, auditors=3))
+    net = Net(honest=12, terms=terms)
+    window = terms.clock.audit(0)
+    net.run_until((window.opens + window.closes) // 2)
+    before = [peer.engine.round(0).assignment for peer in net.peers]  # type: ignore[union-attr]
+    assert all(before)
+    for peer in net.peers:
+        peer.feed(events.BlockhashRead(0, b"fork".ljust(32)))
+    net.run_until(window.closes)
+    authors = [peer.key for peer in net.peers]
+    for peer, old in zip(net.peers, before, strict=True):
+        state = peer.engine.round(0)
+        assert state is not None
+        assert state.roster is not None
+        assert state.assignment is not None
+        drawn = [state.assignment.auditors_of(author) for author in authors]
+        wanted = AuditAssignment(
+            beacon(b"fork".ljust(32), terms.task, 0), state.roster, terms.audit
+        ).auditors_of
+        assert drawn == [wanted(author) for author in authors]
+        assert drawn != [old.auditors_of(author) for author in authors]  # type: ignore[union-attr]
+    net.run_until_settled(1)
+    assert_settled_alike(net, range(2))
+    assert {str(outcomes(peer, 0)) for peer in net.peers} == {str(outcomes(net.peers[0], 0))}
+    assert all(net.stake_of(peer) == STAKE for peer in net.peers)
 
 
 PHASES = {

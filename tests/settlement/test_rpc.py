@@ -427,7 +427,9 @@ async def test_a_node_without_history_tells_an_expiry_while_its_memory_reaches_b
     assert without
 
 
-@pytest.mark.parametrize("first", [SIGNATURE, RpcError(-32603, "oops"), "not a signature"])
+@pytest.mark.parametrize(
+    "first", [SIGNATURE, RpcError(-32603, "oops"), "not a signature"], ids=["taken", "failed", "garbled"]
+)
 async def test_what_a_node_may_have_taken_is_not_refused_any_more(node: Any, first: Any) -> None:
     said = iter(
         [first, RpcError(-32002, "simulation failed"), RpcError(-32003, "bad"), RpcError(-32602, "no")]

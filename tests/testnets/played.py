@@ -47,9 +47,12 @@ from koii_p2p.testnets.chain_record import ChainRecord
 from koii_p2p.testnets.evidence import Evidence, RoundCopies
 from koii_p2p.testnets.identity import (
     EQUIVOCATING,
+    FLEEING,
+    FLEEING_LATE,
     HONEST,
     LATE_ACCUSER,
     OMITTING_LEADER,
+    PAYING_ITSELF,
     WRONG_VALUE,
     NodeIdentity,
 )
@@ -93,7 +96,7 @@ class Player:
 
     @property
     def cheats(self) -> bool:
-        return self.role.behaviour in (WRONG_VALUE, EQUIVOCATING)
+        return self.role.behaviour in (WRONG_VALUE, EQUIVOCATING, FLEEING, FLEEING_LATE)
 
     @property
     def accuses(self) -> bool:
@@ -146,6 +149,8 @@ class Game:
         self.lists: list[DistributionList] = []
         self.digests: dict[int, bytes] = {}
         played = {number: self._round(number) for number in range(rounds)}
+        fugitives = [player for player in self.players if player.role.behaviour in (FLEEING, FLEEING_LATE)]
+        played |= {rounds + index: self._flight(player) for index, player in enumerate(fugitives)}
         due = [(next(steps), number) for number, steps in played.items()]
         heapq.heapify(due)
         while due:
@@ -183,16 +188,18 @@ class Game:
         assignment = AuditAssignment(drawn, roster, self.terms.audit)
         records = self._said(number, roster, assignment)
         attempt, leader = 0, self._leader(number)
-        lies = leader.role.behaviour == OMITTING_LEADER
-        built = self._commit(drawn, assignment, _without_one(records, leader) if lies else records, leader)
+        omits, takes = (leader.role.behaviour == lie for lie in (OMITTING_LEADER, PAYING_ITSELF))
+        lies, committer = omits or takes, self.players[1] if takes and number % 2 else leader
+        said = _without_one(records, leader) if omits else records
+        built = self._commit(drawn, assignment, said, committer)
         yield clock.distribution(number).opens + 2
-        listed = self._list(number, roster, built, leader)
+        listed = self._list(number, roster, built, leader, amounts={leader.key: BOUNTY} if takes else None)
         rejected: BuiltRound | None = None
         if lies:
             yield clock.distribution_audit(number).opens + 1
             against = [player for player in self.stakers if player is not leader]
             for player in against[: len(self.stakers) // 2 + 1]:
-                self._send(player, ix.veto(self.task, player.key, number, 0, leader.key, leader.key))
+                self._send(player, ix.veto(self.task, player.key, number, 0, committer.key, leader.key))
             attempt, leader, rejected, rejected_list = 1, self.players[0], built, listed
             yield clock.commitment(number, 1).opens + 3
             built = self._commit(drawn, assignment, records, leader, attempt)
@@ -213,13 +220,16 @@ class Game:
         for player in self.stakers:
             leaf = listed.leaf(player.key)
             assert leaf is not None
+            if player.role.behaviour == FLEEING:
+                continue  # nobody settles its leaf: its Withdraw has to
             self.chain.ok(
                 ix.settle(self.task, number, leaf, listed.proof(player.key), address(player.wallet)),
                 payer=player.wallet,
             )
 
     def _leader(self, number: int) -> Player:
-        liars = [player for player in self.players if player.role.behaviour == OMITTING_LEADER]
+        lies = (OMITTING_LEADER, PAYING_ITSELF)
+        liars = [player for player in self.players if player.role.behaviour in lies]
         return liars[0] if liars else self.players[number % 2]
 
     def _commit(
@@ -238,14 +248,32 @@ class Game:
         self._send(leader, ix.anchor_commitment(self.task, leader.key, number, digest, attempt=attempt))
         return built
 
+    def _flight(self, player: Player) -> Iterator[int]:
+        """Asks a stake back, in the first period or once it is slashed, and withdraws it in the slot it is unlocked."""
+        clock, late = self.terms.clock, player.role.behaviour == FLEEING_LATE
+        yield clock.distribution(0).opens + 3 if late else clock.work(0).opens + 3
+        self._send(player, ix.request_unstake(self.task, player.key))
+        yield self.chain.slot + 3 * self.terms.round_time
+        listed = self.lists[2 if late else 0]
+        leaf = listed.leaf(player.key)
+        wallet = address(player.wallet)
+        out = ix.withdraw(self.task, player.key, wallet, listed.round, leaf, listed.proof(player.key))
+        self.chain.ok(out, payer=player.wallet)
+
     def _list(
-        self, number: int, roster: Roster, built: BuiltRound, leader: Player, attempt: int = 0
+        self,
+        number: int,
+        roster: Roster,
+        built: BuiltRound,
+        leader: Player,
+        attempt: int = 0,
+        amounts: Mapping[bytes, int] | None = None,
     ) -> DistributionList:
         previous = self.lists[-1] if self.lists else None
-        amounts = default_distribution(
+        right = default_distribution(
             submitters_of(built.tally.outcomes, roster, previous), BOUNTY, self.terms.slash_basis_points
         )
-        listed = next_list(previous, roster, amounts, self.terms, built.tally)
+        listed = next_list(previous, roster, amounts or right, self.terms, built.tally)
         totals = (listed.root, listed.reward_total, listed.slash_total)
         self._send(leader, ix.anchor_list(self.task, leader.key, number, *totals, attempt=attempt))
         return listed

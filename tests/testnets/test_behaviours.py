@@ -11,11 +11,12 @@ from koii_p2p.node import behaviours
 from koii_p2p.node.behaviours import Behaviour
 from koii_p2p.records.envelope import sign
 from koii_p2p.records.keys import SecretKey
-from koii_p2p.records.schema import Kind, Statement
+from koii_p2p.records.schema import Kind, ListVote, Statement
 from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
 from koii_p2p.rounds.commitment import Commitment
+from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
 from koii_p2p.testnets import identity
@@ -41,8 +42,8 @@ class Misbehaving(Peer):
     def tick(self, slot: int) -> None:
         for statement in behaviours.late_accusations(self.behaviour, self.engine, self.key):
             self.publish(statement)
-        for action in behaviours.hasty_commitments(self.behaviour, self.engine):
-            self.anchor_commitment(action)
+        for action in behaviours.hasty_anchors(self.behaviour, self.engine, self.key):
+            super().answer(action)
 
     def submission(self, number: int, canary: bool) -> str | bytes | None:
         return behaviours.submitted_value(self.behaviour, super().submission(number, canary))
@@ -67,7 +68,8 @@ def crew(behaviour: Behaviour) -> Callable[[Net, SecretKey], Peer]:
 
 def played(behaviour: Behaviour, rounds: int = 2, **settings: object) -> Net:
     net = Net(4, crew=[crew(behaviour)], **settings)  # type: ignore[arg-type]
-    net.run_until_settled(rounds - 1, attempt=behaviour is Behaviour.OMITTING_LEADER)
+    lies = behaviour in (Behaviour.OMITTING_LEADER, Behaviour.PAYING_ITSELF)
+    net.run_until_settled(rounds - 1, attempt=lies)
     return net
 
 
@@ -207,3 +209,65 @@ def test_whoever_gossip_does_not_reach_vetoes_an_omission_as_well(deaf: int) -> 
     net.run_until_settled(0, attempt=1)
     assert (net.chain.anchored[0].attempt, net.chain.anchored[0].rejected) == (1, False)
     assert paid(net) == [BOUNTY // 5] * 5
+
+
+# --- the leader that pays itself
+
+
+def test_a_leader_that_pays_itself_loses_its_list_and_everybody_is_paid() -> None:
+    net = played(Behaviour.PAYING_ITSELF)
+    liar = net.peers[4]
+    for number in (0, 1):
+        anchored = net.chain.anchored[number]
+        assert (anchored.attempt, anchored.rejected) == (1, False)
+        assert liar.key in anchored.barred
+        assert liar.key not in anchored.anchorers
+        assert net.vote_of(net.peers[0], number) == ListVote(
+            _first_list(net, number), False, ListObjection.WRONG_LIST
+        )
+        assert set(outcomes(net, number).values()) == {Outcome.APPROVED}
+    assert paid(net) == [2 * (BOUNTY // 5)] * 5
+
+
+def _first_list(net: Net, number: int) -> bytes:
+    """The root of the list of the first attempt at a round."""
+    held = (anchored[number] for _slot, anchored in net.chain.history if number in anchored)
+    return next(one.list_root for one in held if one.attempt == 0 and one.list_root is not None)
+
+
+def test_what_it_pays_itself_is_what_k2_takes_from_anybody() -> None:
+    net = Net(4, crew=[crew(Behaviour.PAYING_ITSELF)])
+    net.run_until(net.terms.clock.distribution(0).opens + 5)
+    liar = net.peers[4]
+    listed = liar.engine.round(0)
+    assert listed is not None
+    assert listed.list is not None
+    assert {leaf.staker: leaf.reward_total for leaf in listed.list.leaves} == {
+        peer.key: BOUNTY if peer is liar else 0 for peer in net.peers
+    }
+    assert net.chain.anchored[0].list_by == liar.key
+    assert net.chain.anchored[0].reward_total == BOUNTY
+
+
+# --- cheaters that flee
+
+
+def test_who_flees_asks_its_stake_back_once_it_has_something_to_flee_with() -> None:
+    net = Net(4, crew=[crew(Behaviour.FLEEING), crew(Behaviour.FLEEING_LATE)])
+    early, late = net.peers[4:]
+
+    def asks(peer: Peer) -> bool:
+        assert isinstance(peer, Misbehaving)
+        return behaviours.asks_back(peer.behaviour, peer.engine, peer.key)
+
+    assert (asks(early), asks(late), asks(net.peers[4])) == (False, False, False)
+    clock = net.terms.clock
+    net.run_until(clock.work(0).opens + 2)
+    assert (asks(early), asks(late)) == (True, False)
+    net.run_until(clock.distribution(0).opens)
+    assert not asks(late)
+    net.run_until(clock.distribution_audit(0).opens)
+    assert asks(late)
+    assert outcomes(net, 0)[early.key] is outcomes(net, 0)[late.key] is Outcome.REJECTED
+    for behaviour in set(Behaviour) - {Behaviour.FLEEING, Behaviour.FLEEING_LATE}:
+        assert not behaviours.asks_back(behaviour, early.engine, early.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from solders.pubkey import Pubkey
 
 from koii_p2p.records.schema import Verdict
 from koii_p2p.rounds.audit_rules import AuditRules
@@ -15,7 +16,16 @@ from koii_p2p.settlement.instructions import Veto
 from koii_p2p.settlement.layouts import bond
 from koii_p2p.testnets.check import CheckReport, check
 from koii_p2p.testnets.evidence import Evidence
-from koii_p2p.testnets.identity import EQUIVOCATING, HONEST, LATE_ACCUSER, OMITTING_LEADER, WRONG_VALUE
+from koii_p2p.testnets.identity import (
+    EQUIVOCATING,
+    FLEEING,
+    FLEEING_LATE,
+    HONEST,
+    LATE_ACCUSER,
+    OMITTING_LEADER,
+    PAYING_ITSELF,
+    WRONG_VALUE,
+)
 from koii_p2p.testnets.outcome import NodeOutcome, Outcome, outcome_json, outcome_of
 from tests.testnets.played import BOUNTY, KOII_RULES, SLASH, STAKE, Role, played_with
 
@@ -267,6 +277,80 @@ def test_a_veto_that_the_node_hides() -> None:
     evidence = omitting()
     report = check(_without(evidence, check(evidence), Veto, 0))
     assert "history_head_differs" in {finding.code for finding in report.findings}
+
+
+# --- a leader that pays itself
+
+
+def test_a_leader_that_pays_itself_loses_its_bonds_and_who_committed_with_it_one() -> None:
+    """The list of round 0 was to its own commitment, that of round 1 to an honest one."""
+    outcome = ended(played_with(PAYING_ITSELF))
+    assert outcome.ok, (outcome.report.findings, outcome.failures)
+    one = bond(STAKE * 2 // 5)
+    lost = {"node-01": one, "node-04": 3 * one}
+    for row in outcome.nodes:
+        assert money(row) == (2 * (BOUNTY // 5), 0, STAKE - lost.get(row.node.name, 0)), row.node.name
+    assert outcome.report.state is not None
+    assert outcome.report.state.bonds == 4 * one
+    assert [[attempt.rejected for attempt in checked.attempts] for checked in outcome.report.rounds] == [
+        [True, False]
+    ] * 2
+
+
+def test_a_list_that_pays_its_anchorer_and_stands_is_a_failure() -> None:
+    outcome = ended(played_with(), node_00=PAYING_ITSELF)
+    assert outcome.report.verified
+    assert "node-00 paid itself by the list of attempt 0 at round 0, and it stands." in outcome.failures
+
+
+def test_a_leader_that_anchored_no_list_shows_nothing() -> None:
+    outcome = ended(played_with(), node_04=PAYING_ITSELF)
+    assert outcome.failures == ("node-04 was to pay itself, and anchored no list.",)
+
+
+def test_a_round_that_is_settled_before_the_end_without_being_checked_is_nobodys_fault() -> None:
+    """As where the last round to be checked is tried again, and the one after it is not."""
+    outcome = ended(replace(played_with(WRONG_VALUE, rounds=3), rounds=2))
+    assert outcome.ok, (outcome.report.findings, outcome.failures)
+    assert [row.paid for row in outcome.nodes] == [3 * (BOUNTY // 4)] * 4 + [0]
+    assert [row.reward for row in outcome.nodes] == [2 * (BOUNTY // 4)] * 4 + [0]
+
+
+# --- cheaters that flee
+
+
+def test_who_asks_its_stake_back_before_or_after_it_is_slashed_loses_the_same() -> None:
+    outcome = ended(played_with(FLEEING, FLEEING_LATE, nodes=7, rounds=4))
+    assert outcome.ok, (outcome.report.findings, outcome.failures)
+    for row in outcome.nodes[5:]:
+        assert money(row) == (0, SLASH, 0)
+        assert outcome.report.replayed[key_bytes(row)].withdrawn == STAKE - SLASH
+    assert [row.in_roster for row in outcome.nodes[5:]] == [1, 3]
+    assert outcome.remarks[-2:] == (
+        f"node-05 asked its stake of {STAKE} Roe back in period 0, and took out {STAKE - SLASH} in period 3: "
+        f"{SLASH} were slashed before",
+        f"node-06 asked its stake of {STAKE} Roe back in period 2, and took out {STAKE - SLASH} in period 5: "
+        f"{SLASH} were slashed before",
+    )
+
+
+def test_what_was_withdrawn_is_in_the_wallet_or_it_is_told() -> None:
+    evidence = played_with(FLEEING, FLEEING_LATE, nodes=7, rounds=4)
+    wallet = key_bytes(ended(evidence).nodes[5], wallet=True)
+    balances = {**evidence.chain.balances, wallet: evidence.chain.balances[wallet] - 1}
+    report = check(replace(evidence, chain=replace(evidence.chain, balances=balances)))
+    (found,) = report.findings
+    assert (found.code, found.subject) == ("balance", "node-05")
+    assert f"stake paid back {STAKE - SLASH}" in found.text
+
+
+def test_a_flight_that_did_not_take_place_shows_nothing() -> None:
+    outcome = ended(played_with(WRONG_VALUE), node_04=FLEEING)
+    assert outcome.failures == ("node-04 was to flee, and did not ask its stake back.",)
+
+
+def key_bytes(row: NodeOutcome, *, wallet: bool = False) -> bytes:
+    return bytes(Pubkey.from_string(row.node.wallet if wallet else row.node.key))
 
 
 # --- expectations and what votes say

@@ -16,6 +16,7 @@ from koii_p2p.testnets.identity import (
     HONEST,
     LATE_ACCUSER,
     OMITTING_LEADER,
+    PAYING_ITSELF,
     WRONG_VALUE,
 )
 from koii_p2p.testnets.topology import EXAMPLE_TASK, NodePlan, Topology, load_topology
@@ -137,6 +138,10 @@ def test_fractions_are_exact() -> None:
         ({"behaviours": {EQUIVOCATING: -1}}, "equivocating = -1"),
         ({"behaviours": {EQUIVOCATING: 2}}, "majority"),
         ({"nodes": 11, "behaviours": {OMITTING_LEADER: 4}}, "at most 3"),
+        (
+            {"nodes": 11, "cheaters": 0, "behaviours": {OMITTING_LEADER: 2, PAYING_ITSELF: 2}},
+            "paying-itself = 2",
+        ),
         ({"nodes": 7, "unstaked_witnesses": 1}, "witness_seats = 1"),
         ({"witnesses": 4}, "nothing but the task's work"),
         ({"canaries": 1}, "no canaries"),
@@ -161,6 +166,8 @@ def test_what_is_not_possible_is_said_in_one_sentence(values: dict[str, object],
         ("bounty = true", "bounty"),
         ("nodes = 5.5", "nodes"),
         ("audit = 5", "not a table"),
+        ("k2 = 5", "not a table"),
+        ("[k2]\nlagg = 5", "`lagg`"),
         ("[roles]\nnodes = 5", r"in \[roles\] a setting `nodes`"),
         ("witnesses = 1", "`witnesses`"),
         ("\xff", "not TOML"),

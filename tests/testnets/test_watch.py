@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
-from koii_p2p.cli.testnet_view import disputes
+import pytest
+from rich.console import Console
+
+from koii_p2p.cli.testnet_view import disputes, live_table
+from koii_p2p.testnets.folder import NetFolder
+from koii_p2p.testnets.k2_troubles import troubles_of
+from koii_p2p.testnets.net import RunningNet
+from koii_p2p.testnets.topology import Topology
 from koii_p2p.testnets.watch import RoundSnapshot, Snapshot, _newer, _round, changes
+from tests.rounds.simulation import TERMS
 
 NAMES = {"a": "node-00", "b": "node-01"}
 EMPTY = Snapshot(1, 0, {}, {"a": 10, "b": 10}, {}, frozenset(NAMES.values()))
@@ -95,3 +105,21 @@ def test_what_two_nodes_know_is_joined_and_the_newest_attempt_counts() -> None:
     assert (joined.outcomes, joined.list_disagree) == ({"a": "REJECTED"}, 0)
     # A node that is behind takes nothing back.
     assert _newer(joined, first) == joined
+
+
+@pytest.mark.parametrize(
+    ("table", "shown"),
+    [
+        ({}, None),
+        ({"drop": 0.2, "roll_back_every": 30}, "K2: drop 0.2, 4 slots rolled back every 30; no troubles yet"),
+    ],
+)
+def test_the_live_view_says_what_k2_does_wrong(
+    tmp_path: Path, table: dict[str, object], shown: str | None
+) -> None:
+    net = RunningNet(Topology(k2=troubles_of(table)), NetFolder(tmp_path), {}, print)
+    net.terms = TERMS
+    console = Console(file=io.StringIO(), width=120)
+    console.print(live_table(net, EMPTY))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.strip() for line in lines if line.startswith("K2:")] == ([shown] if shown else [])
