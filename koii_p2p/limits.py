@@ -83,8 +83,12 @@ class Limits:
     peer_stall_seconds: float = (
         15.0  # a peer that takes nothing, or answers no ping, for this long is dropped
     )
-    streams_per_connection: int = 128
+    streams_per_connection: int = 128  # opened by one side
     connection_buffer_bytes: int = 32 * 1024 * 1024
+    connections_per_peer: int = 4
+    connections_per_range: int = 16  # incoming, from one /24 (IPv4) or /56 (IPv6)
+    connections_per_private_range: int = 1024  # the same for loopback and private networks
+    pending_inbound: int = 64  # incoming connections that have not proved who they are
     negotiation_deadline: float = 10.0
     respond_deadline: float = 60.0  # reading a request, answering it and writing the response
     address_book_peers: int = 4096

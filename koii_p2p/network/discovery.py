@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 #: The peer with the higher key waits so long for the lower one to dial, so that they do not dial at once.
 GRACE_SECONDS = 3.0
 TICK_SECONDS = 1.0
+STAGGER_SECONDS = 0.25
 
 #: `dial(key, address)`: connect or raise; the address is a multiaddr without its `/p2p/` part.
 Dial = Callable[[bytes, str], Awaitable[None]]
@@ -223,16 +224,10 @@ class Connector:
 
     async def _dial_peer(self, peer: KnownPeer) -> None:
         try:
-            for address in peer.addresses:
-                self._dials += 1
-                peer.attempts += 1
-                error = await self._try(peer.key, address)
-                if error is None:
-                    peer.failures = 0
-                    peer.last_error = ""
-                    return
-                self._dials_failed += 1
-                peer.last_error = error
+            if await self._try_all(peer):
+                peer.failures = 0
+                peer.last_error = ""
+                return
             peer.failures += 1
             peer.not_before = trio.current_time() + self._backoff(peer.failures)
             if peer.bootstrap:
@@ -245,6 +240,33 @@ class Connector:
                 )
         finally:
             peer.dialling = False
+
+    async def _try_all(self, peer: KnownPeer) -> bool:
+        """Dial the addresses of a peer, each a little after the one before or as soon as that has failed; the first
+        that answers ends the others (RFC 8305, "happy eyeballs").
+        """
+        answered = False
+
+        async def attempt(address: str, failed: trio.Event) -> None:
+            nonlocal answered
+            self._dials += 1
+            peer.attempts += 1
+            error = await self._try(peer.key, address)
+            if error is None:
+                answered = True
+                nursery.cancel_scope.cancel()
+                return
+            self._dials_failed += 1
+            peer.last_error = error
+            failed.set()
+
+        async with trio.open_nursery() as nursery:
+            for address in peer.addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(STAGGER_SECONDS):
+                    await failed.wait()
+        return answered
 
     async def _try(self, key: bytes, address: str) -> str | None:
         """Dial one address; return None, or why it failed."""

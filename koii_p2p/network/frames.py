@@ -37,6 +37,59 @@ def varint_frame(payload: bytes) -> bytes:
     return encode_varint(len(payload)) + payload
 
 
+def split_varint(buffer: bytes | bytearray, start: int, limit: int) -> tuple[int, int] | None:
+    """Find the varint-prefixed frame that begins at `start`; return where its payload starts and ends.
+
+    Returns None while more bytes are needed. Raises `FrameError` for a length above `limit` or one that never ends.
+    """
+    size = shift = 0
+    at = start
+    for byte in buffer[start : start + VARINT_BYTES]:
+        at += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if size > limit:
+                raise FrameError(f"A frame of {size} bytes is announced, at most {limit} are read.")
+            return (at, at + size) if at + size <= len(buffer) else None
+        shift += 7
+    if at - start >= VARINT_BYTES:
+        raise FrameError("The length of a frame does not end.")
+    return None
+
+
+class FrameSplitter:
+    """Cuts a stream of bytes into its varint-prefixed frames (gossip RPCs), all that are there at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the frames that `data` completes, in order; none when it ends inside the first.
+
+        Raises `FrameError` when one is longer than the limit or its length never ends.
+        """
+        buffer: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            buffer = self._rest
+        frames: list[bytes] = []
+        at = 0
+        while (found := split_varint(buffer, at, self._limit)) is not None:
+            start, at = found
+            frames.append(bytes(buffer[start:at]))
+        if buffer is self._rest:
+            del self._rest[:at]
+        else:
+            self._rest = bytearray(data[at:])
+        return frames
+
+    @property
+    def inside(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._rest)
+
+
 class VarintFrames:
     """Reads varint-prefixed frames (gossip RPCs), buffering: the library reads the length byte by byte."""
 
@@ -47,30 +100,12 @@ class VarintFrames:
 
     async def next(self) -> bytes:
         """Return the next frame. Raises `FrameError`, or what the stream raises at its end."""
-        while (length := self._length()) is None:
-            await self._more()
-        size, start = length
-        if size > self._limit:
-            raise FrameError(f"A frame of {size} bytes is announced, at most {self._limit} are read.")
-        while len(self._buffer) < start + size:
-            await self._more()
-        frame = bytes(self._buffer[start : start + size])
-        del self._buffer[: start + size]
+        while (found := split_varint(self._buffer, 0, self._limit)) is None:
+            data = await self._stream.read(READ_BYTES)
+            if not data:
+                raise FrameError("The stream ended inside a frame." if self._buffer else "The stream ended.")
+            self._buffer += data
+        start, end = found
+        frame = bytes(self._buffer[start:end])
+        del self._buffer[:end]
         return frame
-
-    def _length(self) -> tuple[int, int] | None:
-        """Return the announced length and where the frame starts, or None if more bytes are needed."""
-        value = 0
-        for index, byte in enumerate(self._buffer[:VARINT_BYTES]):
-            value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:
-                return value, index + 1
-        if len(self._buffer) >= VARINT_BYTES:
-            raise FrameError("The length of a frame does not end.")
-        return None
-
-    async def _more(self) -> None:
-        data = await self._stream.read(READ_BYTES)
-        if not data:
-            raise FrameError("The stream ended inside a frame." if self._buffer else "The stream ended.")
-        self._buffer += data

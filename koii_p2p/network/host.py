@@ -4,87 +4,49 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import trio
-from libp2p.abc import IMuxedConn, INetConn, INetStream, IRawConnection
+from libp2p.abc import IMuxedConn, INetConn, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.custom_types import THandler
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import StreamFailure
 from libp2p.io.abc import ReadWriteCloser
-from libp2p.io.trio import TrioTCPStream
-from libp2p.metrics.swarm import SwarmEvent
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.peer.peerstore import PeerStore, PeerStoreError
+from libp2p.rcmgr import Direction
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.transport.exceptions import OpenConnectionError
-from libp2p.transport.tcp.tcp import TCP, TCPListener
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 
 from koii_p2p.errors import NetworkError
 from koii_p2p.limits import Limits
+from koii_p2p.network.admission import Admission
 from koii_p2p.network.containment import Guard, at_most
-from koii_p2p.network.identity import key_of_peer_id
-from koii_p2p.network.muxer import BufferedSocket, ContainedUpgrader, ContainedYamux, buffer_reads
+from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes
+from koii_p2p.network.muxer import ContainedYamux
+from koii_p2p.network.negotiation import NegotiationError, answer, propose
 from koii_p2p.network.settings import NetworkSettings
+from koii_p2p.network.sockets import ExclusiveTCP, TcpSocket
+from koii_p2p.network.streams import PeerStream, StreamFailed, StreamHandler, StreamReason
+from koii_p2p.network.upgrader import ContainedUpgrader
+from koii_p2p.network.yamux_stream import ContainedStream
 
 #: `gate(key)`: whether a peer with this key may connect.
 Gate = Callable[[bytes], bool]
 
 NEVER = 10 * 365 * 86400.0
-
-
-class ExclusiveListener(TCPListener):
-    """A TCP listener that owns its port (the library shares it with any other process of the user)."""
-
-    def __init__(self, handler: THandler, guard: Guard, errors: dict[str, OSError]) -> None:
-        super().__init__(handler)
-        self._guard = guard
-        self._errors = errors
-
-    async def listen(self, maddr: Multiaddr) -> None:
-        """Listen on an IP address and port. Raises `OpenConnectionError`; the cause is kept in `errors`."""
-        host = maddr.value_for_protocol("ip4" if "/ip4/" in str(maddr) else "ip6")
-        try:
-            opened = await trio.open_tcp_listeners(int(str(maddr.value_for_protocol("tcp"))), host=host)
-        except OSError as error:
-            self._errors[str(maddr)] = error
-            raise OpenConnectionError(str(error)) from error
-
-        async def serve(stream: trio.SocketStream) -> None:
-            # This runs under a system task of trio, where an exception would end the process.
-            with self._guard.contain("listener"):
-                await self.handler(TrioTCPStream(stream))
-            await stream.aclose()
-
-        if self._nursery is None:
-            await self._spawn_background_task()
-        assert self._nursery is not None
-        await self._nursery.start(trio.serve_listeners, serve, opened)
-        self.listeners.extend(opened)
-
-
-class ExclusiveTCP(TCP):
-    """TCP whose listeners own their ports."""
-
-    def __init__(self, guard: Guard) -> None:
-        super().__init__()
-        self._guard = guard
-        #: Why an address could not be listened on, by the address; the swarm only says that it could not.
-        self.errors: dict[str, OSError] = {}
-
-    def create_listener(self, handler_function: THandler) -> TCPListener:
-        """Return a listener that gives its connections to `handler_function`."""
-        return ExclusiveListener(handler_function, self._guard, self.errors)
+SURPLUS_SECONDS = 5.0
 
 
 class ContainedSwarm(Swarm):
@@ -111,16 +73,16 @@ class ContainedSwarm(Swarm):
                 min_connections=0,
                 low_watermark=0,
                 high_watermark=max_peers,
-                max_connections_per_peer=4,
+                max_connections_per_peer=limits.connections_per_peer + 1,  # it would close one that works
                 inbound_upgrade_timeout=2 * limits.negotiation_deadline,
                 outbound_upgrade_timeout=2 * limits.negotiation_deadline,
-                inbound_stream_protocol_negotiation_timeout=limits.negotiation_deadline,
-                outbound_stream_protocol_negotiation_timeout=limits.negotiation_deadline,
                 auto_connect_interval=NEVER,
             ),
         )
         self._guard = guard
+        self._limits = limits
         self.alive = upgrader.alive
+        self.admission = Admission(limits)
         self.gate: Gate = lambda key: True
         self.refused: Counter[str] = Counter()
 
@@ -131,14 +93,34 @@ class ContainedSwarm(Swarm):
     def _schedule_auto_connect(self) -> None:
         """Do nothing: the library would dial whatever addresses strangers told it."""
 
+    async def notify_opened_stream(self, stream: INetStream) -> None:
+        """Tell nobody: the library starts a task for each listener, none of which looks at streams."""
+
+    async def notify_closed_stream(self, stream: INetStream) -> None:
+        """Tell nobody, as above."""
+
+    async def notify_disconnected(self, conn: INetConn) -> None:
+        """Tell the listeners, and forget what a peer that is gone has said of itself, which may be a megabyte."""
+        await super().notify_disconnected(conn)
+        peer_id = conn.muxed_conn.peer_id
+        if not self.get_connections(peer_id):
+            with suppress(PeerStoreError):
+                self.peerstore.clear_peerdata(peer_id)
+
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
-        """Register a connection unless its peer is banned, ourselves, or no ed25519 identity."""
+        """Register a connection unless its peer is banned, ourselves, no ed25519 identity, or has too many."""
         reason = self._why_not(muxed_conn.peer_id)
         if reason is not None:
             self.refused[reason] += 1
             await muxed_conn.close()
             raise SwarmException(f"A connection was refused: {reason}.")
-        return await super().add_conn(muxed_conn, direction)
+        connection = await super().add_conn(muxed_conn, direction)
+        if connection.is_closed:
+            # It closed before the library had put it into its table, from which nothing would ever take it again.
+            self.remove_conn(connection)
+            await self.notify_disconnected(connection)
+            raise SwarmException("The connection was closed at once.")
+        return connection
 
     def _why_not(self, peer_id: ID) -> str | None:
         try:
@@ -147,34 +129,73 @@ class ContainedSwarm(Swarm):
             return "not an ed25519 identity"
         if peer_id == self.self_id:
             return "own identity"
+        if len(self.get_connections(peer_id)) >= self._limits.connections_per_peer:
+            return "too many of one peer"
         return None if self.gate(key) else "banned"
 
-    async def upgrade_outbound_raw_conn(
-        self, raw_conn: IRawConnection, peer_id: ID, pre_scope: object = None
-    ) -> SwarmConn:
-        """Secure and mux a dialled connection, reading its socket in large pieces."""
-        buffer_reads(raw_conn)
-        return await super().upgrade_outbound_raw_conn(raw_conn, peer_id, pre_scope)
-
-    async def _do_handle_inbound_connection(
-        self, read_write_closer: ReadWriteCloser, maddr: Multiaddr, failure_event: SwarmEvent
-    ) -> None:
-        """Serve an inbound connection until it closes; the library holds its slot until the swarm stops."""
-        raw = RawConnection(BufferedSocket(read_write_closer), False)
+    async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
+        """Serve an incoming connection until it closes; the library holds its slot until the swarm stops."""
+        assert isinstance(read_write_closer, TcpSocket)
+        place = self.admission.enter(read_write_closer.get_remote_address()[0])
+        if place is None:
+            self.refused["too many of one network"] += 1
+            return
         try:
             with self._guard.contain("inbound"):
-                muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+                muxed: IMuxedConn | None = None
+                with place.handshake:
+                    muxed = await self.upgrade_inbound_raw_conn(
+                        RawConnection(read_write_closer, False), maddr
+                    )
+                if muxed is None:
+                    self.refused["handshake made room"] += 1
+                    return
+                self.admission.settle(place)
                 assert isinstance(muxed, ContainedYamux)
                 await muxed.event_closed.wait()
         finally:
+            self.admission.leave(place)
             with at_most(1.0), self._guard.contain("inbound_close"):
-                await raw.close()
+                await read_write_closer.close()
 
     def muxer_of(self, connection: INetConn) -> ContainedYamux:
         """Return the muxer under a connection of this swarm."""
         muxed = connection.muxed_conn
         assert isinstance(muxed, ContainedYamux)
         return muxed
+
+    def connections_to(self, peer_id: ID) -> list[SwarmConn]:
+        """Return the usable connections to a peer, the one that both ends prefer first.
+
+        When both have dialled, that is the one dialled by the lower key; both ends come to the same result.
+        """
+        outgoing = Direction.OUTBOUND if self.self_id.to_bytes() < peer_id.to_bytes() else Direction.INBOUND
+        usable = [
+            connection
+            for connection in self.get_connections(peer_id)
+            if isinstance(connection, SwarmConn)
+            and connection.event_started.is_set()
+            and not connection.is_closed
+            and not connection.muxed_conn.is_closed
+        ]
+        return sorted(usable, key=lambda connection: connection.direction != outgoing)
+
+    def surplus(self, now: float) -> list[SwarmConn]:
+        """Return connections beside the preferred one on which nothing goes on, to be closed by us.
+
+        Only the lower key closes, so that the two ends never close one each; and nobody closes one in use, so that
+        no stream is lost and no link is left one-way.
+        """
+        found: list[SwarmConn] = []
+        for peer_id in tuple(self.connections):
+            if self.self_id.to_bytes() < peer_id.to_bytes():
+                found += [
+                    connection
+                    for connection in self.connections_to(peer_id)[1:]
+                    if not self.muxer_of(connection).streams
+                    and now - self.muxer_of(connection).since > SURPLUS_SECONDS
+                ]
+        return found
 
 
 class ContainedHost(BasicHost):
@@ -186,27 +207,97 @@ class ContainedHost(BasicHost):
         self._guard = guard
         self._limits = limits
 
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Give every stream on which a peer proposes `protocol` to `handler`."""
+
+        async def handle(stream: INetStream) -> None:
+            assert isinstance(stream, NetStream)
+            await handler(PeerStream(stream))
+
+        self.set_stream_handler(TProtocol(protocol), handle)
+
+    async def open_stream(self, key: bytes, protocols: Sequence[str]) -> PeerStream:
+        """Open a stream to a connected peer for the first of `protocols` that it speaks.
+
+        Raises `StreamFailed`; the time limit is `Limits.negotiation_deadline` at most.
+        """
+        stream = await self._open(ID(peer_id_bytes(key)), protocols)
+        return PeerStream(stream)
+
+    async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
+        """Open a stream for the library's own services. Raises `StreamFailure`."""
+        try:
+            return await self._open(peer_id, protocol_ids)
+        except StreamFailed as error:
+            raise StreamFailure(str(error)) from error
+
+    async def _open(self, peer_id: ID, protocols: Sequence[str]) -> NetStream:
+        connections = self.swarm.connections_to(peer_id)
+        if not connections:
+            raise StreamFailed(StreamReason.NOT_CONNECTED, f"There is no connection to {peer_id}.")
+        try:
+            stream = await connections[0].new_stream()
+        except BaseLibp2pError as error:
+            raise StreamFailed(StreamReason.BROKEN, f"No stream to {peer_id}: {error}") from error
+        agreed = False
+        try:
+            with trio.fail_after(self._limits.negotiation_deadline):
+                protocol = await propose(_muxed(stream), protocols)
+            stream.set_protocol(TProtocol(protocol))
+            agreed = True
+        except NegotiationError as error:
+            raise StreamFailed(StreamReason.REFUSED, str(error)) from error
+        except trio.TooSlowError as error:
+            raise StreamFailed(StreamReason.TIMED_OUT, f"{peer_id} does not answer.") from error
+        except BaseLibp2pError as error:
+            raise StreamFailed(StreamReason.BROKEN, str(error)) from error
+        finally:
+            if not agreed:
+                with at_most(1.0):
+                    await stream.reset()
+        return stream
+
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
-        """Negotiate the protocol of an inbound stream and run its handler; what they raise ends this stream."""
-        connection = net_stream.swarm_conn  # type: ignore[attr-defined]
-        if len(connection.streams) > self._limits.streams_per_connection:
-            self._guard.count("stream", "TooMany")
-            await net_stream.reset()
-            return
-        finished = False
+        """Agree on the protocol of an incoming stream and run its handler; what they raise ends this stream."""
+        assert isinstance(net_stream, NetStream)
+        muxed = _muxed(net_stream)
         try:
             with self._guard.contain("stream"):
-                await super()._swarm_stream_handler(net_stream)
-                finished = True
+                with trio.fail_after(self._limits.negotiation_deadline):
+                    protocol = await answer(muxed, _names(self.multiselect.handlers))
+                net_stream.set_protocol(TProtocol(protocol))
+                handler = self.multiselect.handlers[TProtocol(protocol)]
+                assert handler is not None
+                await handler(net_stream)
+                await self._finish(net_stream)
         finally:
-            if not finished:
+            if not muxed.closed:
                 with at_most(1.0):
                     await net_stream.reset()
+
+    async def _finish(self, stream: NetStream) -> None:
+        """Close a stream whose handler is done, and give the peer some time to close its half."""
+        muxed = _muxed(stream)
+        if muxed.closed:
+            return
+        await stream.close()
+        with trio.move_on_after(self._limits.negotiation_deadline), suppress(BaseLibp2pError):
+            while not muxed.closed and await muxed.read_some():
+                pass
 
     async def _identify_peer(self, peer_id: ID, *, reason: str) -> None:
         """Ask a new peer what it speaks. It runs as a system task, so nothing but cancellation may leave it."""
         with self._guard.contain("identify"):
             await super()._identify_peer(peer_id, reason=reason)
+
+
+def _muxed(stream: NetStream) -> ContainedStream:
+    assert isinstance(stream.muxed_stream, ContainedStream)
+    return stream.muxed_stream
+
+
+def _names(handlers: Collection[TProtocol | None]) -> Collection[str]:
+    return [str(name) for name in handlers if name]
 
 
 def build_host(seed: bytes, settings: NetworkSettings, guard: Guard, limits: Limits) -> ContainedHost:
@@ -217,7 +308,7 @@ def build_host(seed: bytes, settings: NetworkSettings, guard: Guard, limits: Lim
     peer_id = ID.from_pubkey(pair.public_key)
     peerstore = PeerStore()
     peerstore.add_key_pair(peer_id, pair)
-    upgrader = ContainedUpgrader({NOISE: noise}, guard, limits)
+    upgrader = ContainedUpgrader(noise, guard, limits)
     return ContainedHost(
         ContainedSwarm(peer_id, peerstore, upgrader, settings.max_peers, guard, limits), guard, limits
     )

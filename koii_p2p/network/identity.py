@@ -36,3 +36,8 @@ def key_of_peer_id(peer_id: bytes | str) -> bytes:
     if len(raw) != len(_PREFIX) + KEY_BYTES or not raw.startswith(_PREFIX):
         raise ValueError("This PeerId does not carry an ed25519 key.")
     return raw[len(_PREFIX) :]
+
+
+def multiaddr_text(address: str, port: int) -> str:
+    """Return the multiaddr of a TCP port of an IP address."""
+    return f"/{'ip6' if ':' in address else 'ip4'}/{address.partition('%')[0]}/tcp/{port}"

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr
 
 
 class LinkEvents(INotifee):
     """A notifee of the swarm; it must not block, for the swarm waits for it."""
 
-    def __init__(self, changed: Callable[[bytes, bool], None]) -> None:
+    def __init__(self, changed: Callable[[bytes], None]) -> None:
         self._changed = changed
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
-        """Report the peer and whether we dialled it."""
-        outgoing = getattr(conn, "direction", None) == Direction.OUTBOUND
-        self._changed(conn.muxed_conn.peer_id.to_bytes(), outgoing)
+        """Report the peer."""
+        self._changed(conn.muxed_conn.peer_id.to_bytes())
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        """Report the peer; who dialled matters only for a new one."""
-        self._changed(conn.muxed_conn.peer_id.to_bytes(), False)
+        """Report the peer."""
+        self._changed(conn.muxed_conn.peer_id.to_bytes())
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         """Ignore it."""

@@ -1,173 +1,395 @@
-"""Yamux with bounds: on the time of a write, on what may lie unread, and on who notices when it fails."""
+"""Many streams over one connection: Yamux as its specification says, in batches and within bounds.
+
+It takes the place of the library's muxer, whose wire it speaks. The library takes three locks, four awaits and a frame
+of credit for every frame it reads, sends each frame by itself, keeps whatever a peer pushes past its window, and
+never ends a write to a peer that reads nothing. Here one task reads: it cuts everything the socket had into frames
+without awaiting between them. One task writes: everything that waits, as one message. Nothing else touches the socket,
+so a cancelled caller can never leave half a frame behind.
+
+Bounds: a peer may have `Limits.streams_per_connection` streams open, on each of them as many bytes unread as its
+window says, and `Limits.connection_buffer_bytes` in all. Whoever exceeds a window loses the connection.
+
+Source: https://github.com/hashicorp/yamux/blob/master/spec.md
+"""
 
 from __future__ import annotations
 
-import trio
-from libp2p.abc import IMuxedConn, IMuxedStream, IRawConnection, ISecureConn
-from libp2p.io.abc import ReadWriteCloser
-from libp2p.network.connection.exceptions import RawConnError
-from libp2p.network.connection.raw_connection import RawConnection
-from libp2p.peer.id import ID
-from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import GO_AWAY_NORMAL, PROTOCOL_ID, Yamux, YamuxStream
-from libp2p.transport.upgrader import TransportUpgrader
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from koii_p2p.limits import Limits
-from koii_p2p.network.containment import Guard
-from koii_p2p.network.frames import READ_BYTES
+import trio
+from libp2p.abc import IMuxedConn, IMuxedStream
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from trio.lowlevel import ParkingLot
+
+from koii_p2p.network.yamux_stream import (
+    ACK,
+    DATA,
+    FIN,
+    FIRST_WINDOW,
+    GO_AWAY,
+    HEADER,
+    HEADER_BYTES,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    ContainedStream,
+    YamuxError,
+)
+
+if TYPE_CHECKING:
+    from libp2p.connection_types import ConnectionType
+    from libp2p.peer.id import ID
+    from multiaddr import Multiaddr
+
+    from koii_p2p.limits import Limits
+    from koii_p2p.network.containment import Guard
+    from koii_p2p.network.noise import NoiseChannel
+
+GO_AWAY_NORMAL, GO_AWAY_PROTOCOL_ERROR = 0, 1
+STREAM_NUMBERS = 2**32
+
+LARGEST_WINDOW = 1024 * 1024  # 80 Mbit/s at 100 ms
+BATCH_BYTES = 64 * 1024  # writers wait when this much is queued
+REPLY_BYTES = 256 * 1024  # queued answers to a peer that reads nothing; writers stop at BATCH_BYTES
 
 CLOSE_SECONDS = 0.5
 
 
-class PatientStream(YamuxStream):
-    """A stream that gives credit back when half of its window is free, as go-yamux does.
-
-    The library sends a frame of credit for every read: three for each gossip message, a third of all CPU.
-    """
-
-    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
-        async with self.window_lock:
-            buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
-            free = self.target_recv_window - self.recv_window - buffered
-            if free < self.target_recv_window // 2:
-                return
-            credit = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
-        await self.send_window_update(credit)
-
-
-class ContainedYamux(Yamux):
+class ContainedYamux(IMuxedConn):
     """A connection that a peer can neither block for ever nor fill without bound."""
 
     def __init__(
-        self, conn: ISecureConn, peer_id: ID, guard: Guard, limits: Limits, alive: set[ContainedYamux]
+        self, conn: NoiseChannel, peer_id: ID, guard: Guard, limits: Limits, alive: set[ContainedYamux]
     ) -> None:
-        super().__init__(conn, peer_id, is_initiator=conn.is_initiator)
+        self.peer_id = peer_id
+        self.event_started = trio.Event()
+        self.event_closed = trio.Event()
+        #: Called when the connection has ended; the swarm's connection sets it.
+        self.on_close: Callable[[], Awaitable[None]] | None = None
+        self.streams: dict[int, ContainedStream] = {}
+        self.since = trio.current_time()
+        self.unread = 0
+        self.rtt = 0.0
+        self.patience = limits.peer_stall_seconds
+        self._channel = conn
         self._guard = guard
         self._limits = limits
         self._alive = alive
+        self._next = 1 if conn.is_initiator else 2
+        self._open = [0, 0]
+        """Open streams with even numbers, and with odd ones."""
+        self._accepted: deque[ContainedStream] = deque()
+        self._acceptable = ParkingLot()
+        self._granted = 0
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._sending = False
+        self._sendable = ParkingLot()
+        self._room = ParkingLot()
+        self._rest = b""
+        self._body_left = 0
+        self._body_stream: ContainedStream | None = None
+        self._body_ends = False
+        self._heard_at = -math.inf
+        self._pinged_at = -math.inf
+        self._nursery: trio.Nursery | None = None
+        self._ended = False
         alive.add(self)
 
-    async def start(self) -> None:
-        """Run the connection; an exception ends this connection only."""
-        with self._guard.contain("muxer"):
-            await super().start()
-        with self._guard.contain("muxer_close"):
-            # The reader leaves its streams waiting when the connection was closed while it was writing.
-            await self._cleanup_on_error()
-        self._alive.discard(self)
+    # streams
 
-    async def _write_frame(self, data: bytes) -> None:
-        """Send one frame, or give the connection up when the peer takes nothing for too long.
-
-        The library waits for ever, and every other stream of the connection behind it.
-        """
-        with trio.move_on_after(self._limits.peer_stall_seconds) as scope:
-            async with self._write_lock:
-                await self.secured_conn.write(data)
-        if scope.cancelled_caught:
-            self._guard.count("muxer", "WriteStalled")
-            await self.abort()
-            raise RawConnError("The peer takes nothing.")
-
-    async def _read_data_body(self, length: int) -> bytes:
-        """Read the payload of a frame unless too much lies unread (the library does not enforce its window)."""
-        unread = sum(map(len, self.stream_buffers.values()))
-        if unread + length > self._limits.connection_buffer_bytes:
-            self._guard.count("muxer", "BufferFull")
-            return None  # type: ignore[return-value]  # the caller's sign that the connection has ended
-        return await super()._read_data_body(length)
-
-    async def open_stream(self) -> YamuxStream:
-        """Open a stream that is patient with its credit."""
-        stream = await super().open_stream()
-        stream.__class__ = PatientStream  # the library makes its streams in the middle of its read loop
+    async def open_stream(self) -> ContainedStream:
+        """Open a stream. Raises `MuxedStreamError` when the connection has ended or has too many."""
+        if self._ended:
+            raise MuxedStreamError("The connection has ended.")
+        if self._open[self._next & 1] >= self._limits.streams_per_connection:
+            raise MuxedStreamError("Too many streams are open.")
+        if self._next >= STREAM_NUMBERS:
+            raise MuxedStreamError("The connection has used up its stream numbers.")
+        stream = self._add(self._next)
+        self._next += 2
+        self.reply(WINDOW_UPDATE, SYN, stream.stream_id, 0)
         return stream
 
     async def accept_stream(self) -> IMuxedStream:
-        """Accept a stream and make it patient before anything is read from it."""
-        stream = await super().accept_stream()
-        stream.__class__ = PatientStream
+        """Wait for the peer to open a stream. Raises `MuxedConnUnavailable` when the connection has ended."""
+        while not self._accepted:
+            if self._ended:
+                raise MuxedConnUnavailable("The connection has ended.")
+            await self._acceptable.park()
+        return self._accepted.popleft()
+
+    def _add(self, number: int) -> ContainedStream:
+        stream = self.streams[number] = ContainedStream(number, self)
+        self._open[number & 1] += 1
+        self._granted += FIRST_WINDOW
         return stream
 
-    async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
+    def grow(self, window: int) -> bool:
+        """Ask to double a window of this size; return whether all windows together still fit the buffer bound."""
+        if 2 * window > LARGEST_WINDOW or self._granted + window > self._limits.connection_buffer_bytes:
+            return False
+        self._granted += window
+        return True
+
+    def forget(self, number: int, window: int) -> None:
+        """Drop a stream that is closed in both directions."""
+        del self.streams[number]
+        self._open[number & 1] -= 1
+        self._granted -= window
+
+    def count(self, what: str) -> None:
+        """Count a fault of the peer."""
+        self._guard.count("muxer", what)
+
+    # sending
+
+    async def send(self, header: bytes, body: bytes) -> None:
+        """Queue a frame; wait while too much is queued."""
+        self._queue(header, body)
+        while self._out_bytes >= BATCH_BYTES and not self._ended:
+            await self._room.park()
+
+    def reply(self, kind: int, flags: int, number: int, value: int) -> None:
+        """Queue a frame without a body, without waiting (the reader must not wait for the writer).
+
+        A peer that takes nothing but makes us answer loses the connection.
+        """
+        self._queue(HEADER.pack(0, kind, flags, number, value), b"")
+        if self._out_bytes > REPLY_BYTES and not self._ended:
+            self.count("ReplyFlood")
+            self._stop()
+
+    def _queue(self, header: bytes, body: bytes) -> None:
+        if self._ended:
+            return
+        self._out.append(header)
+        if body:
+            self._out.append(body)
+        self._out_bytes += HEADER_BYTES + len(body)
+        if self._sendable:
+            self._sendable.unpark_all()
+
+    async def _write_all(self) -> None:
+        """Send whatever is queued, batch by batch, for ever; end the connection when the peer takes nothing."""
+        with trio.CancelScope() as scope:
+            while True:
+                while not self._out:
+                    await self._sendable.park()
+                batch = b"".join(self._out)
+                self._out.clear()
+                self._out_bytes = 0
+                if self._room:
+                    self._room.unpark_all()
+                scope.deadline = trio.current_time() + self.patience
+                self._sending = True
+                await self._channel.write(batch)
+                self._sending = False
+                scope.deadline = math.inf
+        if scope.cancelled_caught:
+            self.count("WriteStalled")
+            self._stop()
+
+    async def _ping(self) -> None:
+        """Ask for a sign of life now and then, and look for streams that only we have closed."""
+        await trio.sleep(min(0.5, self.patience))
+        while True:
+            asked = self._pinged_at = trio.current_time()
+            self.reply(PING, SYN, 0, 0)
+            await trio.sleep(self.patience)
+            if self._heard_at < asked:
+                self.count("Silent")
+                self._stop()
+            for stream in tuple(self.streams.values()):
+                if stream.idle(trio.current_time()):
+                    await stream.reset()
+
+    # receiving
+
+    async def _read_all(self) -> None:
+        while data := await self._channel.read_some():
+            self._heard_at = trio.current_time()
+            self._feed(data)
+            if self.unread > self._limits.connection_buffer_bytes:
+                self.count("BufferFull")
+                return
+
+    def _feed(self, data: bytes) -> None:
+        """Deal with all frames in `data`. Raises `YamuxError`."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        view = memoryview(data)
+        at, end = 0, len(data)
+        while not self._ended:
+            if self._body_left:
+                size = min(self._body_left, end - at)
+                self._body_left -= size
+                if self._body_stream is not None and not self._body_stream.was_reset:
+                    self.unread += size
+                    self._body_stream.receive(view[at : at + size])
+                at += size
+                if self._body_left:
+                    return
+                if self._body_ends and self._body_stream is not None:
+                    self._body_stream.end()
+            if end - at < HEADER_BYTES:
+                self._rest = data[at:]
+                return
+            version, kind, flags, number, value = HEADER.unpack_from(data, at)
+            at += HEADER_BYTES
+            if version != 0:
+                raise YamuxError(f"Version {version} of Yamux is unknown.")
+            if kind <= WINDOW_UPDATE:
+                self._stream_frame(kind, flags, number, value)
+            elif kind == PING:
+                self._pinged(flags, value)
+            elif kind == GO_AWAY:
+                raise ConnectionClosedError("The peer said goodbye.", transport="tcp")
+            else:
+                raise YamuxError(f"There is no frame of type {kind}.")
+
+    def _stream_frame(self, kind: int, flags: int, number: int, value: int) -> None:
+        stream = self._opened(number) if flags & SYN else self.streams.get(number)
+        if kind == DATA and value:
+            if stream is not None:
+                stream.allow(value)
+            elif value > LARGEST_WINDOW:
+                raise YamuxError("A frame is larger than any window.")
+            self._body_left = value
+            self._body_stream = stream
+            self._body_ends = bool(flags & FIN)
+        elif stream is not None:
+            if kind == WINDOW_UPDATE and value:
+                stream.credit(value)
+            if flags & FIN:
+                stream.end()
+        if stream is not None and flags & RST:
+            stream.cut()
+
+    def _opened(self, number: int) -> ContainedStream | None:
+        """Take a stream that the peer opens, or refuse it when it has too many."""
+        if number == 0 or (number ^ self._next) & 1 == 0:
+            raise YamuxError(f"The peer may not open stream {number}.")
+        if number in self.streams:
+            raise YamuxError(f"Stream {number} was opened twice.")
+        # Streams that were reset before anybody accepted them are no longer open but still cost a task each.
+        if max(self._open[number & 1], len(self._accepted)) >= self._limits.streams_per_connection:
+            self.count("TooManyStreams")
+            self.reply(WINDOW_UPDATE, RST, number, 0)
+            return None
+        stream = self._add(number)
+        self.reply(WINDOW_UPDATE, ACK, number, 0)
+        self._accepted.append(stream)
+        self._acceptable.unpark()
+        return stream
+
+    def _pinged(self, flags: int, value: int) -> None:
+        if flags & SYN:
+            self.reply(PING, ACK, 0, value)
+        elif flags & ACK:
+            sample = trio.current_time() - self._pinged_at
+            self.rtt = sample if self.rtt == 0.0 else (self.rtt + sample) / 2
+
+    # life
+
+    async def start(self) -> None:
+        """Run the connection until it ends; an exception ends this connection only."""
+        try:
+            with self._guard.contain("muxer"):
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    if self._ended:
+                        nursery.cancel_scope.cancel()
+                    nursery.start_soon(self._serve, self._write_all)
+                    nursery.start_soon(self._serve, self._ping)
+                    self.event_started.set()
+                    await self._serve(self._read_all)
+                    self._stop()
+        finally:
+            self.event_started.set()
+            await self.abort()
+        if self.on_close is not None:
+            with self._guard.contain("muxer_close"):
+                await self.on_close()
+
+    async def _serve(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part of the connection; when it cannot go on, say why if it is the peer's fault, and end it all."""
+        try:
+            await part()
+        except ConnectionClosedError:
+            self._stop()
+        except YamuxError as error:
+            self._guard.count("muxer", error)
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._goodbye(GO_AWAY_PROTOCOL_ERROR)
+            self._stop()
+        except Exception as error:  # noqa: BLE001 - above all a message that was not sealed with the key
+            self._guard.count("muxer", error)
+            self._stop()
+
+    async def _goodbye(self, code: int) -> None:
+        self._queue(HEADER.pack(0, GO_AWAY, 0, 0, code), b"")
+        while (self._out or self._sending) and not self._ended:
+            await trio.sleep(0.005)
+
+    def _stop(self) -> None:
+        """Let nobody wait any longer for this connection."""
+        if self._ended:
+            return
+        self._ended = True
+        for stream in tuple(self.streams.values()):
+            stream.cut()
+        self._room.unpark_all()
+        self._acceptable.unpark_all()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    async def close(self) -> None:
         """Say goodbye if the peer takes it at once, and close in any case."""
-        with trio.move_on_after(CLOSE_SECONDS):
-            await super().close(error_code)
+        if not self._ended and self._nursery is not None:
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._goodbye(GO_AWAY_NORMAL)
         await self.abort()
 
     async def abort(self) -> None:
-        """Close the socket without a word; the reader then ends every stream."""
-        self.event_shutting_down.set()
+        """Close the socket without a word and end every stream."""
+        self._stop()
+        if self.event_closed.is_set():
+            return
         with trio.CancelScope(shield=True), self._guard.contain("muxer_close"):
-            await self.secured_conn.close()
+            await self._channel.close()
         self.event_closed.set()
         self._alive.discard(self)
 
-    def silent_for(self, now: float) -> float:
-        """Return for how many seconds a ping has gone unanswered; 0 when none is open."""
-        if self._ping_id == 0 or self._ping_event.is_set() or self._ping_sent_time == 0.0:
-            return 0.0
-        return now - self._ping_sent_time
+    @property
+    def is_initiator(self) -> bool:
+        """Whether we dialled."""
+        return self._channel.is_initiator
 
+    @property
+    def is_established(self) -> bool:
+        """Whether streams can be opened."""
+        return self.event_started.is_set() and not self._ended
 
-class _ContainedMuxers(MuxerMultistream):
-    """Negotiates Yamux and makes it ours; the library names its own class here and ignores the one configured."""
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._ended
 
-    def __init__(self, guard: Guard, limits: Limits) -> None:
-        super().__init__({PROTOCOL_ID: Yamux}, int(limits.negotiation_deadline))  # type: ignore[dict-item]
-        self._guard = guard
-        self._limits = limits
-        self.alive: set[ContainedYamux] = set()
+    def get_remote_address(self) -> tuple[str, int]:
+        """Return the address and port of the other end."""
+        return self._channel.get_remote_address()
 
-    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        """Negotiate the muxer of a secured connection."""
-        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = ContainedYamux(conn, peer_id, self._guard, self._limits, self.alive)
-        return self._annotate_connection(muxed, conn, protocol)
-
-
-class ContainedUpgrader(TransportUpgrader):
-    """Noise, then Yamux, and nothing else: the library's default also takes plaintext, that is, any identity."""
-
-    def __init__(self, noise: dict[str, object], guard: Guard, limits: Limits) -> None:
-        super().__init__(noise, {PROTOCOL_ID: Yamux}, int(limits.negotiation_deadline))  # type: ignore[arg-type, dict-item]
-        muxers = _ContainedMuxers(guard, limits)
-        self.muxer_multistream = muxers
-        #: Every connection whose socket is open.
-        self.alive = muxers.alive
-
-
-class BufferedSocket(ReadWriteCloser):
-    """A socket read in large pieces: Noise asks for two bytes of length, then for the message, a system call each."""
-
-    def __init__(self, socket: ReadWriteCloser) -> None:
-        self._socket = socket
-        self._buffer = b""
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to `n` bytes, from what was read before if there is any."""
-        if n == 0:
-            return b""
-        if not self._buffer:
-            self._buffer = await self._socket.read(READ_BYTES)
-        size = len(self._buffer) if n is None else n
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """Send all of `data`."""
-        await self._socket.write(data)
-
-    async def close(self) -> None:
-        """Close the socket."""
-        await self._socket.close()
-
-    def get_remote_address(self) -> tuple[str, int] | None:
+    def get_transport_addresses(self) -> list[Multiaddr]:
         """Return the address of the other end."""
-        return self._socket.get_remote_address()
+        return self._channel.get_transport_addresses()
 
-
-def buffer_reads(connection: IRawConnection) -> None:
-    """Put a buffered reader under a raw connection, once."""
-    if isinstance(connection, RawConnection) and not isinstance(connection.stream, BufferedSocket):
-        connection.stream = BufferedSocket(connection.stream)
+    def get_connection_type(self) -> ConnectionType:
+        """Say that it is direct."""
+        return self._channel.get_connection_type()

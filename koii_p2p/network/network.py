@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,18 +16,41 @@ from koii_p2p.limits import Limits
 from koii_p2p.network.containment import Guard, check_library
 from koii_p2p.network.discovery import AddressBook, Connector, DiscoveryStatistics
 from koii_p2p.network.gossip import GossipStatistics, GossipVerdict, Validator
-from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes, peer_id_text
+from koii_p2p.network.identity import key_of_peer_id, multiaddr_text, peer_id_bytes, peer_id_text
 from koii_p2p.network.mdns import mdns
 from koii_p2p.network.peer_table import PeerTable
 from koii_p2p.network.requests import Handler, RequestFailed, RequestReason, Requests, RequestStatistics
 from koii_p2p.network.settings import NetworkSettings, mesh_degree, parse_listen, parse_peer_address
+from koii_p2p.network.streams import (
+    LinkDown,
+    LinkEvent,
+    LinkUp,
+    LinkWatcher,
+    PeerStream,
+    StreamFailed,
+    StreamHandler,
+    StreamReason,
+)
 from koii_p2p.records.keys import SecretKey
 
 if TYPE_CHECKING:
     from koii_p2p.network.host import ContainedHost
     from koii_p2p.network.library_gossip import LibraryGossip
 
-__all__ = ["GossipVerdict", "Network", "NetworkSettings", "NetworkStatistics", "PeerInfo", "RequestFailed"]
+__all__ = [
+    "GossipVerdict",
+    "LinkDown",
+    "LinkEvent",
+    "LinkUp",
+    "Network",
+    "NetworkSettings",
+    "NetworkStatistics",
+    "PeerInfo",
+    "PeerStream",
+    "RequestFailed",
+    "StreamFailed",
+    "StreamReason",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +118,8 @@ class Network:
             self._book, settings.target_peers, self._limits, self._dial, self._connected_keys, self._allowed
         )
         self._validators: dict[str, Validator] = {}
+        self._stream_handlers: dict[str, StreamHandler] = {}
+        self._link_watchers: list[LinkWatcher] = []
         self._disconnects: Counter[str] = Counter()
         self._host: ContainedHost | None = None
         self._gossip: LibraryGossip | None = None
@@ -115,7 +140,9 @@ class Network:
         finally:
             self._host = self._gossip = self._nursery = None
             self._requests.attach(None)
-            self._table.links.clear()
+            for key in tuple(self._table.links):
+                del self._table.links[key]
+                self._tell(LinkDown(key))
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         from koii_p2p.network.host import build_host, running_host
@@ -137,6 +164,8 @@ class Network:
             await stack.enter_async_context(gossip.running())
             self._host, self._gossip = host, gossip
             self._requests.attach(host)
+            for protocol, handler in self._stream_handlers.items():
+                host.serve(protocol, handler)
             for topic, validator in self._validators.items():
                 await gossip.join(topic, validator)
             # Listening comes last, so that the first peer already finds everything served.
@@ -206,6 +235,39 @@ class Network:
         if left <= 0:
             raise RequestFailed(RequestReason.TIMED_OUT, f"No connection within {seconds:g} s.")
         return await self._requests.ask(key, protocol, payload, deadline=left)
+
+    # streams
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Give every stream on which a peer proposes `protocol` to `handler(stream)`.
+
+        When the handler returns the stream is closed; when it raises it is reset, which costs that stream only.
+        Raises `ValueError` when the protocol has a handler already.
+        """
+        if protocol in self._stream_handlers:
+            raise ValueError(f"The protocol {protocol!r} has a handler already.")
+        self._stream_handlers[protocol] = handler
+        if self._host is not None:
+            self._host.serve(protocol, handler)
+
+    async def open_stream(self, key: bytes, protocols: Sequence[str], *, deadline: float) -> PeerStream:
+        """Open a stream to a connected peer for the first of `protocols` that it speaks.
+
+        `deadline` in seconds; it is never longer than `Limits.negotiation_deadline`. Raises `StreamFailed`.
+        """
+        if self._host is None:
+            raise StreamFailed(StreamReason.NOT_CONNECTED, "The network does not run.")
+        with trio.move_on_after(deadline):
+            return await self._host.open_stream(key, protocols)
+        raise StreamFailed(StreamReason.TIMED_OUT, f"No stream within {deadline:g} s.")
+
+    def watch_links(self, watcher: LinkWatcher) -> None:
+        """Tell `watcher` of every peer that connects (`LinkUp`) and of every one that is gone (`LinkDown`).
+
+        The two alternate for each peer, however many connections it has; a stop of the network ends every link. The
+        watcher must not block; what it raises is counted.
+        """
+        self._link_watchers.append(watcher)
 
     # peers
 
@@ -294,7 +356,7 @@ class Network:
         self._book.learn(key, addresses, signed=False, now=trio.current_time())
         self._connector.wake()
 
-    def _on_link_change(self, peer_id: bytes, outgoing: bool = False) -> None:
+    def _on_link_change(self, peer_id: bytes) -> None:
         """Note how many connections a peer has now."""
         host = self._host
         if host is None:
@@ -302,10 +364,22 @@ class Network:
         from libp2p.peer.id import ID
 
         key = key_of_peer_id(peer_id)
-        connections = len(host.swarm.get_connections(ID(peer_id)))
-        if self._table.update(key, connections, outgoing=outgoing, now=trio.current_time()):
-            self._requests.forget(key)
-            self._connector.lost(key)
+        connections = host.swarm.get_connections(ID(peer_id))
+        if not connections:
+            if self._table.lost(key):
+                self._requests.forget(key)
+                self._connector.lost(key)
+                self._tell(LinkDown(key))
+            return
+        muxer = host.swarm.muxer_of(connections[0])
+        outgoing = muxer.is_initiator
+        if self._table.update(key, len(connections), outgoing=outgoing, now=trio.current_time()):
+            self._tell(LinkUp(key, outgoing, multiaddr_text(*muxer.get_remote_address())))
+
+    def _tell(self, event: LinkEvent) -> None:
+        for watcher in self._link_watchers:
+            with self._guard.contain("link_watcher"):
+                watcher(event)
 
     def _on_misbehaved(self, key: bytes, what: str) -> None:
         if self._table.misbehaved(key, trio.current_time()):
@@ -322,6 +396,9 @@ class Network:
                 async with trio.open_nursery() as nursery:
                     for key, reason in self._unfit().items():
                         nursery.start_soon(self.disconnect, key, reason)
+                    if self._host is not None:
+                        for connection in self._host.swarm.surplus(trio.current_time()):
+                            nursery.start_soon(connection.close)
 
     def _reconcile(self) -> None:
         """Compare the links with the swarm: it may be cancelled between closing a connection and telling us."""
@@ -347,9 +424,6 @@ class Network:
                 link.deaf_since = now
             elif now - link.deaf_since > patience:
                 unfit[key] = "no gossip"
-        for connection in host.swarm.get_connections():
-            if host.swarm.muxer_of(connection).silent_for(now) > patience:
-                unfit[key_of_peer_id(connection.muxed_conn.peer_id.to_bytes())] = "silent"
         unfit |= self._to_make_room(now)
         return unfit
 

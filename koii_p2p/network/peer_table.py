@@ -40,18 +40,20 @@ class PeerTable:
         self.bans = 0
 
     def update(self, key: bytes, connections: int, *, outgoing: bool, now: float) -> bool:
-        """Note how many connections a peer has now; return whether it has just lost its last one.
+        """Note how many connections a peer has now, at least one; return whether it had none before.
 
         The number is read from the swarm, not counted by events: those may come late, twice or never.
         """
         link = self.links.get(key)
-        if not connections:
-            return self.links.pop(key, None) is not None
         if link is None:
             self.links[key] = Link(key, now, outgoing, connections, deaf_since=now)
-        else:
-            link.connections = connections
+            return True
+        link.connections = connections
         return False
+
+    def lost(self, key: bytes) -> bool:
+        """Note that a peer has no connection; return whether it had one before."""
+        return self.links.pop(key, None) is not None
 
     def misbehaved(self, key: bytes, now: float) -> bool:
         """Count one thing nobody honest does; return whether the peer is banned because of it."""

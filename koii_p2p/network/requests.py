@@ -10,18 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from koii_p2p.limits import Limits
 from koii_p2p.network.containment import Guard, at_most
-from koii_p2p.network.frames import READ_BYTES, ByteStream, FrameError
-from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes
+from koii_p2p.network.frames import READ_BYTES, FrameError
+from koii_p2p.network.streams import PeerStream, StreamFailed
 
 if TYPE_CHECKING:
-    from libp2p.abc import INetStream
-
     from koii_p2p.network.host import ContainedHost
 
 LENGTH_BYTES = 4
@@ -108,10 +106,10 @@ class Requests:
                 self._register(host, protocol, handler)
 
     def _register(self, host: ContainedHost, protocol: str, handler: Handler) -> None:
-        async def answer(stream: INetStream) -> None:
+        async def answer(stream: PeerStream) -> None:
             await self._answer(stream, handler)
 
-        host.set_stream_handler(protocol, answer)  # type: ignore[arg-type]
+        host.serve(protocol, answer)
 
     async def ask(self, key: bytes, protocol: str, payload: bytes, *, deadline: float) -> bytes:
         """Send a request to a connected peer and return its response. Raises `RequestFailed`."""
@@ -149,23 +147,16 @@ class Requests:
                 return response
         raise RequestFailed(RequestReason.TIMED_OUT, f"No response within {deadline:g} s.")
 
-    async def _open_stream(self, key: bytes, protocol: str) -> INetStream:
-        from libp2p.host.exceptions import StreamFailure
-        from libp2p.peer.id import ID
-
-        host = self._host
-        peer_id = ID(peer_id_bytes(key))
-        if host is None or not host.swarm.get_connections(peer_id):
-            raise RequestFailed(RequestReason.NOT_CONNECTED, f"There is no connection to {peer_id}.")
+    async def _open_stream(self, key: bytes, protocol: str) -> PeerStream:
+        if self._host is None:
+            raise RequestFailed(RequestReason.NOT_CONNECTED, "The network does not run.")
         try:
-            return await host.new_stream(peer_id, [protocol])  # type: ignore[list-item]
-        except StreamFailure as error:
-            raise RequestFailed(RequestReason.REFUSED, f"{peer_id} does not answer {protocol}.") from error
-        except Exception as error:
-            raise RequestFailed(RequestReason.BROKEN, f"No stream to {peer_id}: {error}") from error
+            return await self._host.open_stream(key, [protocol])
+        except StreamFailed as error:
+            raise RequestFailed(RequestReason(error.reason.value), str(error)) from error
 
-    async def _answer(self, stream: INetStream, handler: Handler) -> None:
-        key = key_of_peer_id(stream.muxed_conn.peer_id.to_bytes())
+    async def _answer(self, stream: PeerStream, handler: Handler) -> None:
+        key = stream.key
         if self._open[key] >= self._limits.streams_per_peer:
             self._refused += 1
             await _reset(stream)
@@ -216,10 +207,17 @@ class FrameTooLarge(FrameError):
     """A frame is announced that is larger than its limit."""
 
 
-async def read_frame(stream: ByteStream, limit: int) -> bytes:
+class Readable(Protocol):
+    """What is needed of a stream to read a frame from it."""
+
+    async def read_some(self, max_bytes: int) -> bytes:
+        """Return up to `max_bytes`, nothing at the end."""
+
+
+async def read_frame(stream: Readable, limit: int) -> bytes:
     """Read one frame of at most `limit` bytes; memory grows with what arrives, not with what is announced.
 
-    Raises `FrameTooLarge`, `FrameError`, or what the stream raises at its end.
+    Raises `FrameTooLarge`, `FrameError`, or what the stream raises when it is cut.
     """
     buffer = bytearray()
     while len(buffer) < LENGTH_BYTES:
@@ -235,7 +233,7 @@ async def read_frame(stream: ByteStream, limit: int) -> bytes:
     return bytes(buffer)
 
 
-async def _while_wanted(stream: INetStream, answer: Awaitable[bytes]) -> bytes:
+async def _while_wanted(stream: PeerStream, answer: Awaitable[bytes]) -> bytes:
     """Await an answer, giving up as soon as the asker resets the stream or sends more than its request.
 
     Raises `FrameError` then. An asker that only closed its own direction still wants the answer.
@@ -244,10 +242,10 @@ async def _while_wanted(stream: INetStream, answer: Awaitable[bytes]) -> bytes:
 
     async def watch() -> None:
         try:
-            await stream.read(1)
-        except Exception:  # noqa: BLE001 - only whether the stream still lives matters here
-            if not stream.muxed_stream.closed:  # type: ignore[attr-defined]
+            if not await stream.read_some(1):
                 return
+        except StreamFailed:
+            pass
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
@@ -259,8 +257,8 @@ async def _while_wanted(stream: INetStream, answer: Awaitable[bytes]) -> bytes:
     return response
 
 
-async def _some(stream: ByteStream) -> bytes:
-    data = await stream.read(READ_BYTES)
+async def _some(stream: Readable) -> bytes:
+    data = await stream.read_some(READ_BYTES)
     if not data:
         raise FrameError("The stream ended.")
     return data
@@ -270,6 +268,6 @@ def _framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-async def _reset(stream: INetStream) -> None:
+async def _reset(stream: PeerStream) -> None:
     with at_most(RESET_SECONDS):
         await stream.reset()

@@ -23,15 +23,15 @@ class NotInstalled(Exception):
     """Node, npm or a package cannot be had here. The message says which, and why."""
 
 
-def packages() -> Path:
-    """The `node_modules` folder with every package of package.json in its version.
+def packages(folder_of_list: Path = HERE) -> Path:
+    """The `node_modules` folder with every package of a folder's package.json in its version.
 
     Raises `NotInstalled` if that cannot be.
     """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise NotInstalled("node and npm are needed for packages of npm, and are not installed")
-    wanted = (HERE / "package.json").read_bytes()
+    wanted = (folder_of_list / "package.json").read_bytes()
     versions: dict[str, str] = json.loads(wanted)["dependencies"]
     folder = Path(platformdirs.user_cache_dir("koii_p2p")) / f"npm-{hashlib.sha256(wanted).hexdigest()[:16]}"
     modules = folder / "node_modules"

@@ -20,10 +20,18 @@ from libp2p.pubsub.pb import rpc_pb2
 from koii_p2p.limits import Limits
 from koii_p2p.network.frames import encode_varint, varint_frame
 from koii_p2p.network.gossip import GossipVerdict
+from koii_p2p.network.network import PeerStream
 from tests.network.attacker import MESHSUB, Attacker, attacker
 from tests.network.nets import ECHO, QUICK, TOPIC, Judge, Node, net, until
 
 Attack = Callable[[Attacker], Awaitable[None]]
+
+IDLE = "/koii-p2p/idle/1"
+
+
+async def reads_nothing(stream: PeerStream) -> None:
+    await trio.sleep_forever()
+
 
 # A peer that attacks over and over would be banned, which is another test's subject.
 PATIENT = replace(QUICK, rejects_before_disconnect=1_000_000)
@@ -289,17 +297,31 @@ async def test_asking_for_the_same_message_20000_times_brings_it_once() -> None:
         assert psutil.Process().memory_info().rss - before < 50_000_000
 
 
-async def test_bytes_that_nobody_reads_are_bounded() -> None:
-    limits = replace(PATIENT, connection_buffer_bytes=1_000_000)
-    async with victim_and_witness(limits) as (victim, _), attacker(victim) as enemy:
+async def test_a_peer_that_overruns_its_window_is_disconnected() -> None:
+    async with victim_and_witness() as (victim, _), attacker(victim) as enemy:
+        victim.network.handle(IDLE, reads_nothing)
         connection = enemy.host.get_network().get_connections()[0]
-        stream = await enemy.raw_stream()
+        stream = await enemy.stream(IDLE)
         number = stream.muxed_stream.stream_id  # type: ignore[attr-defined]
         frame = struct.pack("!BBHII", 0, 0, 0, number, 60_000) + bytes(60_000)
-        await stream.write(b"\x13/multistream/1.0.0\n")
+        sent = 0
         with trio.move_on_after(5), suppress(IOException):
             while not connection.is_closed:
                 await connection.muxed_conn._write_frame(frame)  # type: ignore[attr-defined]
+                sent += len(frame)
+        await until(lambda: enemy.key not in victim.peers())
+        assert dict(victim.network.statistics().contained)["muxer:YamuxError"] == 1
+        assert sent > 256 * 1024  # the window was not taken for smaller than it is
+
+
+async def test_bytes_that_nobody_reads_are_bounded() -> None:
+    limits = replace(PATIENT, connection_buffer_bytes=1_000_000)
+    async with victim_and_witness(limits) as (victim, _), attacker(victim) as enemy:
+        victim.network.handle(IDLE, reads_nothing)
+        with trio.move_on_after(5), suppress(IOException, BaseLibp2pError):
+            while True:
+                stream = await enemy.stream(IDLE)
+                await stream.write(bytes(250_000))  # within its window
         await until(lambda: enemy.key not in victim.peers())
         assert dict(victim.network.statistics().contained)["muxer:BufferFull"] == 1
 
@@ -308,7 +330,7 @@ async def test_streams_of_one_connection_are_bounded() -> None:
     limits = replace(PATIENT, streams_per_connection=16)
     async with victim_and_witness(limits) as (victim, _), attacker(victim) as enemy:
         await many_streams(enemy)
-        await until(lambda: dict(victim.network.statistics().contained).get("stream:TooMany", 0) > 1000)
+        await until(lambda: dict(victim.network.statistics().contained).get("muxer:TooManyStreams", 0) > 1000)
 
 
 async def test_a_peer_that_reads_nothing_is_dropped_and_holds_nobody_up() -> None:

@@ -40,17 +40,18 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_override_is_really_one() -> None:
     """Each seam is overridden by one of our subclasses, so that the table says what is true."""
-    from koii_p2p.network.host import ContainedHost, ContainedSwarm, ExclusiveListener
+    from koii_p2p.network.host import ContainedHost, ContainedSwarm
     from koii_p2p.network.library_gossip import ContainedPubsub
     from koii_p2p.network.mesh import Mesh
-    from koii_p2p.network.muxer import ContainedYamux, PatientStream
+    from koii_p2p.network.sockets import ExclusiveListener, ExclusiveTCP
+    from koii_p2p.network.upgrader import ContainedUpgrader
 
     ours = (
         ContainedHost,
         ContainedSwarm,
+        ContainedUpgrader,
         ExclusiveListener,
-        ContainedYamux,
-        PatientStream,
+        ExclusiveTCP,
         ContainedPubsub,
         Mesh,
     )

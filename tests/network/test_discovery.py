@@ -156,10 +156,28 @@ async def test_an_address_that_does_not_answer_holds_nobody_up(
     world.bootstrap(HIGH, address(2))
     world.learn(LOW, address(1))
     nursery.start_soon(world.connector.run)
+    await trio.sleep(1)
+    assert HIGH in world.links  # by its second address
     await trio.sleep(LIMITS.dial_deadline - 1)
     assert LOW in world.links
+    assert [dialled for _, _, dialled in world.dials].count(address(2)) == 1
+
+
+async def test_the_next_address_is_dialled_as_soon_as_one_has_failed(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    world = World()
+    world.answering |= {address(4)}
+    world.learn(HIGH, *(address(number) for number in (2, 3, 4, 5)))
+    nursery.start_soon(world.connector.run)
     await trio.sleep(2)
-    assert HIGH in world.links  # by its second address
+    assert world.links == {HIGH}
+    begun = world.dials[0][0]
+    assert [(round(at - begun, 2), dialled) for at, _, dialled in world.dials] == [
+        (0.0, address(2)),
+        (0.1, address(3)),
+        (0.2, address(4)),
+    ]
 
 
 async def test_banned_peers_are_not_dialled(

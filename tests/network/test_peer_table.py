@@ -11,14 +11,14 @@ LIMITS = replace(Limits(), rejects_before_disconnect=3, ban_seconds=10.0, misbeh
 
 def test_links_follow_the_number_of_connections() -> None:
     table = PeerTable(LIMITS)
-    assert not table.update(KEY, 0, outgoing=False, now=0.0)
-    assert not table.update(KEY, 1, outgoing=True, now=1.0)
+    assert not table.lost(KEY)
+    assert table.update(KEY, 1, outgoing=True, now=1.0)
     assert not table.update(KEY, 2, outgoing=False, now=2.0)
     link = table.links[KEY]
     assert (link.since, link.outgoing, link.connections) == (1.0, True, 2)
     assert not table.update(KEY, 1, outgoing=False, now=3.0)
-    assert table.update(KEY, 0, outgoing=False, now=4.0)
-    assert not table.update(KEY, 0, outgoing=False, now=5.0)
+    assert table.lost(KEY)
+    assert not table.lost(KEY)
     assert not table.links
 
 

@@ -224,8 +224,11 @@ class Pieces:
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = list(pieces)
 
-    async def read(self, n: int | None = None) -> bytes:
+    async def read_some(self, max_bytes: int) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
+
+    async def read(self, n: int | None = None) -> bytes:
+        return await self.read_some(n or 0)
 
     async def write(self, data: bytes) -> None:
         raise AssertionError
