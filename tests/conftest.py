@@ -1,10 +1,15 @@
-"""Which tests stay in one process where several run at a time (`pytest -n 2`, as .ci/run does)."""
+"""What all tests share: no time limits, and which stay in one process where several run (`pytest -n 2`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 TOGETHER = {
     "tests/e2e/test_bad_input.py": "port 8899",  # which `join --cluster local` and the documents name

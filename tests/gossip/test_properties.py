@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koii_p2p.gossip import wire
@@ -23,9 +23,7 @@ from tests.gossip.net import TOPIC, Net
 from tests.gossip.talk import id_of
 
 ROOT = Path(__file__).parents[2]
-QUICK = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+QUICK = settings(max_examples=40, derandomize=True)
 """The same nets in every run: where queues lose 30 %, chance can keep any message from anybody."""
 
 SMALL = Bounds(
@@ -266,7 +264,7 @@ def check(router: GossipRouter) -> None:
         assert ours.joined or not ours.mesh
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(event, max_size=60), st.integers(0, 3), st.booleans())
 def test_whatever_peers_do_nothing_raises_and_every_bound_holds(
     events: list[tuple[object, ...]], seed: int, flood: bool

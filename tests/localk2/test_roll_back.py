@@ -188,7 +188,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(OPERATIONS)
 def test_any_mix_of_payments_seals_roll_backs_and_restarts_is_the_chain_of_what_stands(
     operations: list[tuple[str, int]],

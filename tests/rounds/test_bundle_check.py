@@ -342,7 +342,7 @@ def pool() -> dict[str, list[Verified]]:
 POOL = pool()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.fixed_dictionaries(
         {name: st.lists(st.integers(0, len(records) - 1), max_size=14) for name, records in POOL.items()}

@@ -365,7 +365,7 @@ MEANS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_the_reason_is_of_the_outcome_whatever_is_said(data: st.DataObject) -> None:
     """Any votes of anybody who may vote: the sentence begins with the outcome that the count came to."""

@@ -502,7 +502,7 @@ TRUE_OF_EVERYTHING = {
 }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_a_forged_receipt_is_refused_and_never_an_error(data: st.DataObject) -> None:
     """Any fields in place of the true ones: it proves something only if it still says what the round came to."""
@@ -523,7 +523,7 @@ def test_a_forged_receipt_is_refused_and_never_an_error(data: st.DataObject) -> 
     assert bool(report.proves) == report.ok
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_any_changed_byte_is_found(data: st.DataObject) -> None:
     changed = bytearray(made().encode())

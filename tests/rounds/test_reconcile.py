@@ -99,7 +99,7 @@ small_pools = st.lists(small_items, max_size=120).map(without_shared_ids)
 
 
 @given(small_pools, st.randoms(use_true_random=False), st.sampled_from([LIMITS, SMALL]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_any_two_small_sets(pool: list[bytes], source: random.Random, limits: Limits) -> None:
     sides = [source.randrange(3) for _ in pool]
     ours = [item for item, side in zip(pool, sides, strict=True) if side != 1]
@@ -116,7 +116,7 @@ def test_any_two_small_sets(pool: list[bytes], source: random.Random, limits: Li
     st.booleans(),
     st.sampled_from([512, 700, 4096, 256 * 1024]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_two_larger_sets(
     common: int, ours_only: int, theirs_only: int, seed: int, close: bool, max_bytes: int
 ) -> None:
@@ -462,7 +462,7 @@ OTHER = ItemSet(random_items(3020, seed=1)[10:])
 
 
 @given(st.lists(hostile_messages, min_size=1, max_size=4), st.sampled_from([LIMITS, SMALL]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_hostile_bytes_raise_one_error_and_get_bounded_answers(messages: list[bytes], limits: Limits) -> None:
     victim = Reconciler(VICTIM, limits)
     for message in messages:
@@ -484,7 +484,7 @@ def test_hostile_bytes_raise_one_error_and_get_bounded_answers(messages: list[by
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_honest_messages_that_were_tampered_with(data: st.DataObject) -> None:
     initiator, responder = Reconciler(VICTIM, LIMITS), Reconciler(OTHER, LIMITS)
     question = initiator.initiate()

@@ -438,7 +438,7 @@ def pool() -> list[Verified]:
 POOL = pool()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sets(st.integers(0, len(POOL) - 1)), st.sets(st.integers(0, NODES - 1)))
 def test_what_is_chosen_is_chosen_again_and_nothing_is_added(numbers: set[int], silent: set[int]) -> None:
     submissions = [record for index, record in SUBMISSIONS.items() if index not in silent]

@@ -486,7 +486,7 @@ def test_without_a_floor_reputation_changes_nothing() -> None:
 # --- any byte at all
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["commitment", "bundle", "list"]), st.data())
 def test_any_changed_byte_is_found(name: str, data: st.DataObject) -> None:
     changed = bytearray(getattr(SMALL.evidence, name))

@@ -114,7 +114,7 @@ def test_koiis_paths_are_koiis() -> None:
     assert derived_key(ABOUT, WALLET_PATH).public_key != derived_key(ABOUT, STAKING_PATH).public_key
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.sampled_from([ABOUT, ART, LEGAL]), st.text(max_size=20), st.sampled_from([WALLET_PATH, STAKING_PATH])
 )

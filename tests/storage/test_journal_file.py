@@ -267,7 +267,7 @@ def test_only_the_one_encoding_is_read() -> None:
             decode_journal(changed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.integers(0, len(encode_journal(CONTENT)) - 1), st.integers(0, 255))
 def test_no_bytes_do_more_than_be_refused(noise: bytes, position: int, value: int) -> None:
     file = bytearray(encode_journal(CONTENT))

@@ -396,7 +396,7 @@ def test_what_is_no_settings_file_is_refused(tmp_path: Path) -> None:
         assert "config-task.yml" in caught.value.remedy
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_becomes_of_a_file_it_is_read_or_refused_in_words(data: st.DataObject) -> None:
     lines = (FULL + OWN).splitlines()

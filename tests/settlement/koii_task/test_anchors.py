@@ -25,7 +25,7 @@ submissions = st.dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(submissions, st.randoms(use_true_random=False))
 def test_the_order_of_the_map_does_not_count(given_: dict[bytes, KoiiSubmission], random: object) -> None:
     items = list(given_.items())
@@ -33,7 +33,7 @@ def test_the_order_of_the_map_does_not_count(given_: dict[bytes, KoiiSubmission]
     assert rounds_in(dict(items), 3, STAKES) == rounds_in(given_, 3, STAKES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(submissions)
 def test_what_counts_is_the_first_of_the_staked(given_: dict[bytes, KoiiSubmission]) -> None:
     held = rounds_in(given_, 3, STAKES)
@@ -58,7 +58,7 @@ def test_what_counts_is_the_first_of_the_staked(given_: dict[bytes, KoiiSubmissi
         assert slot == min(ours[key][0] for key in following)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(submissions)
 def test_strangers_and_other_submissions_change_nothing(given_: dict[bytes, KoiiSubmission]) -> None:
     staked = {key: one for key, one in given_.items() if key in STAKES and one.value != "QmCid"}

@@ -85,7 +85,7 @@ states = st.builds(
 
 
 @pytest.mark.parametrize("readings", FORMS, ids=IDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(state=states)
 def test_a_state_comes_back(readings: Readings, state: KoiiTaskState) -> None:
     found = read_state(render(state, readings), readings)
@@ -93,7 +93,7 @@ def test_a_state_comes_back(readings: Readings, state: KoiiTaskState) -> None:
 
 
 @pytest.mark.parametrize("readings", FORMS, ids=IDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(state=states, data=st.data())
 def test_damaged_states_are_refused_or_read_never_worse(
     readings: Readings, state: KoiiTaskState, data: st.DataObject

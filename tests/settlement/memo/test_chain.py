@@ -330,7 +330,7 @@ noise = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 13), st.integers(0, 4), noise), max_size=40))
 def test_strangers_change_nothing_and_stakers_only_what_is_free(
     spam: list[tuple[int, int, MemoRecord]],
@@ -360,7 +360,7 @@ def test_strangers_change_nothing_and_stakers_only_what_is_free(
     assert _state(fold(GENESIS, [one for one in entries if one not in strangers])) == _state(chain)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 12), noise), max_size=20), st.randoms(use_true_random=False))
 def test_what_strangers_and_latecomers_send_leaves_the_honest_chain(
     spam: list[tuple[int, MemoRecord]], random: object
@@ -377,7 +377,7 @@ def test_what_strangers_and_latecomers_send_leaves_the_honest_chain(
     assert _state(fold(GENESIS, entries)) == _state(HONEST)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(0, 11), min_size=1, max_size=11))
 def test_a_missing_record_is_noticed_or_the_chain_ends_before_it(missing: set[int]) -> None:
     """Nothing after a gap counts as if nothing were missing: the state is that of some honest prefix."""
@@ -396,7 +396,7 @@ def test_a_missing_record_is_noticed_or_the_chain_ends_before_it(missing: set[in
         assert 2 * chain.doubted_by > GENESIS.total_stake
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.permutations(range(12)))
 def test_records_in_another_order_never_make_another_valid_round(order: list[int]) -> None:
     """Landed in another order (slots rising with it), records still only count where they continue the chain."""

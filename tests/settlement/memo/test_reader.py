@@ -220,7 +220,7 @@ async def test_what_a_fork_took_back_is_forgotten(world: MemoWorld) -> None:
     assert 3 not in (await node.task_state(TASK)).rounds
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(pages=st.integers(1, 40), missing=st.sets(st.integers(0, 29), max_size=8))
 async def test_missing_transactions_give_a_prefix_or_an_error(pages: int, missing: set[int]) -> None:
     """Whatever a node leaves out of its list: the rounds read are the first ones, or the reader says so."""
