@@ -37,8 +37,9 @@ class K2Play:
         return dict(self._counts + self._hits)
 
     async def begin(self) -> None:
-        """Switch the faults on."""
+        """Switch the faults on, once a K2 that lags would tell of the task and the stakes."""
         if self._troubles.any:
+            await self._until(await self._net.settlement.slot() + self._troubles.faults.lag)
             await self._admin("setFaults", self._troubles.faults.as_json())
             self._note(f"K2 from now on: {self._troubles}")
 

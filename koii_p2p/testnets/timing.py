@@ -95,10 +95,11 @@ def lead_slots(topology: Topology, node_start_seconds: float, cores: int) -> int
     """Slots between creating the task and its starting slot, in which stakes land and nodes start.
 
     `node_start_seconds` is what loading a node's code took on this machine just now, so that a busy or slow one
-    gets more time. A node that is later still has the whole first period before the first submissions open.
+    gets more time, and so does a K2 that lags: nodes are started when it tells of the task. A node that is later still
+    has the whole first period before the first submissions open.
     """
     starting = node_start_seconds * topology.nodes / max(1, cores)
-    return round((LEAD_SECONDS + starting) * 1000 / topology.slot_ms)
+    return round((LEAD_SECONDS + starting) * 1000 / topology.slot_ms) + topology.k2.faults.lag
 
 
 def first_counted_round(clock: RoundClock, slot: int) -> int:
