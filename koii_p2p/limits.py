@@ -70,9 +70,9 @@ class Limits:
     ban_seconds: float = 120.0
     misbehaviour_memory: float = 600.0  # a peer's rejects are forgotten when it was quiet for this long
     gossip_rpc_bytes: int = 1024 * 1024  # as every other libp2p implementation
+    gossip_rpc_messages: int = 5000
     gossip_seen_ids: int = 200_000
     gossip_seen_seconds: float = 120.0
-    gossip_ids: int = 512  # message ids looked at in one IHAVE or IWANT
     gossip_topic_bytes: int = 128
     gossip_topics_per_peer: int = 64
     gossip_queue: int = 512  # forwarded messages waiting for one peer

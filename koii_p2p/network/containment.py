@@ -2,7 +2,7 @@
 
 In trio an exception that leaves a child task cancels everything beside it, and py-libp2p 0.8.1 lets several
 exceptions leave that any connected peer can provoke. Each is caught by overriding one method of a subclass of ours
-(`host.py`, `sockets.py`, `upgrader.py`, `library_gossip.py`, `mesh.py`); nothing is patched into the library.
+(`host.py`, `sockets.py`, `upgrader.py`); nothing is patched into the library.
 `check_library` refuses to start on a library whose seams are not the ones these overrides were written for.
 """
 
@@ -114,12 +114,6 @@ SEAMS = (
     ),
     Seam(
         "libp2p.network.swarm.Swarm",
-        "notify_disconnected",
-        ("self", "conn"),
-        "What a thousand peers said of themselves, a megabyte each, is kept after they are gone.",
-    ),
-    Seam(
-        "libp2p.network.swarm.Swarm",
         "notify_closed_stream",
         ("self", "stream"),
         "A task for each listener and stream, and no listener does anything.",
@@ -166,114 +160,6 @@ SEAMS = (
         "listen",
         ("self", "maddr"),
         "It sets SO_REUSEPORT: two nodes share a port in silence, each getting half of the connections.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "stream_handler",
-        ("self", "stream"),
-        "A protobuf message that does not parse ends the swarm.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "continuously_read_stream",
-        ("self", "stream"),
-        "Lengths are read one byte at a time, and every message starts a task.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "push_msg",
-        ("self", "msg_forwarder", "msg"),
-        "A message whose key is garbage or of an unknown type, or a validator that raises, ends the pubsub service.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "handle_subscription",
-        ("self", "origin_id", "sub_message"),
-        "Each subscription starts three tasks and may replay the message cache, as often as a peer toggles it.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "_handle_new_peer",
-        ("self", "peer_id"),
-        "Outgoing queues hold 32 messages and drop the rest in silence.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "handle_sending_messages",
-        ("self", "peer_id", "stream", "queue"),
-        "One write per message; a failed write is retried nowhere.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "message_all_peers",
-        ("self", "raw_msg", "announce"),
-        "A subscription is announced through the queue that drops in silence.",
-    ),
-    Seam(
-        "libp2p.pubsub.pubsub.Pubsub",
-        "_handle_dead_peer",
-        ("self", "peer_id"),
-        "When one of two connections closes, the peer's subscriptions are forgotten though it lives: deaf one way.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "heartbeat",
-        ("self",),
-        "One exception ends mesh maintenance and with it the service.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "publish",
-        ("self", "msg_forwarder", "pubsub_msg"),
-        "Own messages reach nobody while the mesh is empty; messages pile up for peers that never subscribed.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "send_rpc",
-        ("self", "peer_id", "rpc", "priority"),
-        "Control and replies go through the queue that drops in silence.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "handle_iwant",
-        ("self", "iwant_msg", "sender_peer_id"),
-        "The same id asked 20 000 times in one message is answered with 20 000 copies.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "handle_ihave",
-        ("self", "ihave_msg", "sender_peer_id"),
-        "Made-up topics and ids are remembered and asked for without bound.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "handle_graft",
-        ("self", "graft_msg", "sender_peer_id"),
-        "Accepted without looking at the upper degree bound; answered for topics nobody joined.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "handle_prune",
-        ("self", "prune_msg", "sender_peer_id"),
-        "Back-off of any length for any topic name is remembered; peers it names would be dialled.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "mesh_heartbeat",
-        ("self",),
-        "A peer pruned by the heartbeat is not put into back-off, so it is grafted again at once.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "_handle_topic_heartbeat",
-        ("self", "topic", "current_peers", "is_fanout", "peers_to_gossip"),
-        "Peers in back-off get no IHAVE: with more connections than the upper degree 5 to 44 % was lost.",
-    ),
-    Seam(
-        "libp2p.pubsub.gossipsub.GossipSub",
-        "_emit_control_msgs",
-        ("self", "peers_to_graft", "peers_to_prune", "peers_to_gossip"),
-        "The second peer's control message also carries the first one's GRAFT and IHAVE.",
     ),
 )
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 READ_BYTES = 64 * 1024
 VARINT_BYTES = 10  # an unsigned 64-bit varint
 
 
 class FrameError(Exception):
     """A frame that cannot be: longer than the limit, a length that never ends, or cut off in the middle."""
-
-
-class ByteStream(Protocol):
-    """What is needed of a libp2p stream; `read` returns some bytes, and nothing or an exception at the end."""
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to `n` bytes."""
-
-    async def write(self, data: bytes) -> None:
-        """Send all of `data`."""
 
 
 def encode_varint(value: int) -> bytes:
@@ -88,24 +76,3 @@ class FrameSplitter:
     def inside(self) -> bool:
         """Whether a frame has begun and not ended."""
         return bool(self._rest)
-
-
-class VarintFrames:
-    """Reads varint-prefixed frames (gossip RPCs), buffering: the library reads the length byte by byte."""
-
-    def __init__(self, stream: ByteStream, limit: int) -> None:
-        self._stream = stream
-        self._limit = limit
-        self._buffer = bytearray()
-
-    async def next(self) -> bytes:
-        """Return the next frame. Raises `FrameError`, or what the stream raises at its end."""
-        while (found := split_varint(self._buffer, 0, self._limit)) is None:
-            data = await self._stream.read(READ_BYTES)
-            if not data:
-                raise FrameError("The stream ended inside a frame." if self._buffer else "The stream ended.")
-            self._buffer += data
-        start, end = found
-        frame = bytes(self._buffer[start:end])
-        del self._buffer[:end]
-        return frame

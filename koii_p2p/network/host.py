@@ -257,6 +257,14 @@ class ContainedHost(BasicHost):
                     await stream.reset()
         return stream
 
+    def peer_record(self, key: bytes) -> bytes:
+        """Return the signed peer record that a peer gave us by identify; empty while there is none."""
+        with suppress(PeerStoreError):  # its addresses have expired
+            envelope = self.get_peerstore().get_peer_record(ID(peer_id_bytes(key)))
+            if envelope is not None:
+                return envelope.marshal_envelope()
+        return b""
+
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
         """Agree on the protocol of an incoming stream and run its handler; what they raise ends this stream."""
         assert isinstance(net_stream, NetStream)

@@ -155,6 +155,15 @@ class ContainedYamux(IMuxedConn):
         while self._out_bytes >= BATCH_BYTES and not self._ended:
             await self._room.park()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame can be queued without waiting."""
+        return self._out_bytes < BATCH_BYTES
+
+    def send_nowait(self, header: bytes, body: bytes) -> None:
+        """Queue a frame; only while there is room."""
+        self._queue(header, body)
+
     def reply(self, kind: int, flags: int, number: int, value: int) -> None:
         """Queue a frame without a body, without waiting (the reader must not wait for the writer).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -12,15 +13,17 @@ import structlog
 import trio
 
 from koii_p2p.errors import NetworkError, operator_error_in
+from koii_p2p.gossip.peers import ANNOUNCED
 from koii_p2p.limits import Limits
 from koii_p2p.network.containment import Guard, check_library
 from koii_p2p.network.discovery import AddressBook, Connector, DiscoveryStatistics
 from koii_p2p.network.gossip import GossipStatistics, GossipVerdict, Validator
+from koii_p2p.network.gossip_settings import gossip_parameters
 from koii_p2p.network.identity import key_of_peer_id, multiaddr_text, peer_id_bytes, peer_id_text
 from koii_p2p.network.mdns import mdns
 from koii_p2p.network.peer_table import PeerTable
 from koii_p2p.network.requests import Handler, RequestFailed, RequestReason, Requests, RequestStatistics
-from koii_p2p.network.settings import NetworkSettings, mesh_degree, parse_listen, parse_peer_address
+from koii_p2p.network.settings import NetworkSettings, parse_listen, parse_peer_address
 from koii_p2p.network.streams import (
     LinkDown,
     LinkEvent,
@@ -34,8 +37,8 @@ from koii_p2p.network.streams import (
 from koii_p2p.records.keys import SecretKey
 
 if TYPE_CHECKING:
+    from koii_p2p.network.gossip_driver import GossipDriver
     from koii_p2p.network.host import ContainedHost
-    from koii_p2p.network.library_gossip import LibraryGossip
 
 __all__ = [
     "GossipVerdict",
@@ -71,6 +74,8 @@ class PeerInfo:
     connections: int
     topics: tuple[str, ...]
     rejects: int
+    score: float
+    """What gossip thinks of it (GossipSub v1.1, "Peer Scoring"); below 0 it is not in any mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +123,12 @@ class Network:
             self._book, settings.target_peers, self._limits, self._dial, self._connected_keys, self._allowed
         )
         self._validators: dict[str, Validator] = {}
+        self._application_scores: dict[bytes, float] = {}
         self._stream_handlers: dict[str, StreamHandler] = {}
         self._link_watchers: list[LinkWatcher] = []
         self._disconnects: Counter[str] = Counter()
         self._host: ContainedHost | None = None
-        self._gossip: LibraryGossip | None = None
+        self._gossip: GossipDriver | None = None
         self._nursery: trio.Nursery | None = None
 
     # life
@@ -145,29 +151,40 @@ class Network:
                 self._tell(LinkDown(key))
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        from koii_p2p.network.gossip_driver import GossipDriver, PeerControl
         from koii_p2p.network.host import build_host, running_host
-        from koii_p2p.network.library_gossip import LibraryGossip
         from koii_p2p.network.link_events import LinkEvents
 
         host = build_host(self._secret.seed, self._settings, self._guard, self._limits)
         host.swarm.gate = self._allowed
         host.swarm.register_notifee(LinkEvents(self._on_link_change))
-        gossip = LibraryGossip(
-            host,
-            mesh_degree(self._settings.expected_peers),
-            self._settings.heartbeat,
+        gossip = GossipDriver(
+            self.key,
+            gossip_parameters(self._settings, self._limits),
+            host.open_stream,
+            PeerControl(
+                misbehaved=self._on_misbehaved,
+                ban=self._on_ban,
+                disconnect=self._disconnect_soon,
+                learn=self._on_hint,
+                record=host.peer_record,
+            ),
             self._guard,
             self._limits,
-            self._on_misbehaved,
+            random.Random(),
         )
+        for key, value in self._application_scores.items():
+            gossip.set_application_score(key, value)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(gossip.running())
             self._host, self._gossip = host, gossip
             self._requests.attach(host)
             for protocol, handler in self._stream_handlers.items():
                 host.serve(protocol, handler)
+            for protocol in ANNOUNCED:
+                host.serve(protocol, gossip.read)
             for topic, validator in self._validators.items():
-                await gossip.join(topic, validator)
+                gossip.join(topic, validator)
             # Listening comes last, so that the first peer already finds everything served.
             await stack.enter_async_context(running_host(host, self._listen, self._limits))
             if self._settings.mdns:
@@ -199,9 +216,9 @@ class Network:
         """
         if topic in self._validators:
             raise ValueError(f"The topic {topic!r} is joined already.")
-        self._validators[topic] = validator
         if self._gossip is not None:
-            await self._gossip.join(topic, validator)
+            self._gossip.join(topic, validator)
+        self._validators[topic] = validator
 
     async def publish(self, topic: str, data: bytes) -> int:
         """Send an own message to every subscribed neighbour, waiting for room in their queues.
@@ -276,6 +293,19 @@ class Network:
         self._book.learn(key, addresses, signed=True, now=trio.current_time())
         self._connector.wake()
 
+    def set_application_score(self, key: bytes, value: float) -> None:
+        """Set what the node thinks of a peer, connected or not, such as its stake and audit record; 0 forgets it.
+
+        It is a term of the peer's gossip score (P5), next to which a message delivered first counts 1 and ten rejected
+        ones -1000.
+        """
+        if value:
+            self._application_scores[key] = value
+        else:
+            self._application_scores.pop(key, None)
+        if self._gossip is not None:
+            self._gossip.set_application_score(key, value)
+
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return the connected peers, sorted by key."""
         now = trio.current_time()
@@ -293,6 +323,7 @@ class Network:
                     connections=link.connections,
                     topics=() if gossip is None else gossip.subscriptions(key),
                     rejects=self._table.rejects(key),
+                    score=0.0 if gossip is None else gossip.score(key),
                 )
             )
         return tuple(result)
@@ -329,7 +360,7 @@ class Network:
 
     # inside
 
-    def _running_gossip(self) -> LibraryGossip:
+    def _running_gossip(self) -> GossipDriver:
         if self._gossip is None:
             raise NetworkError(
                 what="The message was not sent.",
@@ -377,15 +408,27 @@ class Network:
             self._tell(LinkUp(key, outgoing, multiaddr_text(*muxer.get_remote_address())))
 
     def _tell(self, event: LinkEvent) -> None:
+        if self._gossip is not None:
+            self._gossip.link_changed(event)
         for watcher in self._link_watchers:
             with self._guard.contain("link_watcher"):
                 watcher(event)
 
     def _on_misbehaved(self, key: bytes, what: str) -> None:
         if self._table.misbehaved(key, trio.current_time()):
-            log.warning("peer_banned", peer_id=peer_id_text(key), last=what, seconds=self._limits.ban_seconds)
-            if self._nursery is not None:
-                self._nursery.start_soon(self.disconnect, key, "banned")
+            self._banned(key, what)
+
+    def _on_ban(self, key: bytes, why: str) -> None:
+        self._table.ban(key, trio.current_time())
+        self._banned(key, why)
+
+    def _banned(self, key: bytes, why: str) -> None:
+        log.warning("peer_banned", peer_id=peer_id_text(key), last=why, seconds=self._limits.ban_seconds)
+        self._disconnect_soon(key, "banned")
+
+    def _disconnect_soon(self, key: bytes, reason: str) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self.disconnect, key, reason)
 
     async def _watch(self) -> None:
         """Look after the links: the library never notices a peer that takes nothing or speaks one way only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import trio
+from trio.lowlevel import ParkingLot
 
 BATCH_BYTES = 64 * 1024
 
@@ -24,7 +25,10 @@ class PeerQueue:
         self._bytes = 0
         self._closed = False
         self._wake = trio.Event()
-        self._moved = trio.Event()
+        #: Whoever waits for room.
+        self._waiters = ParkingLot()
+        #: Whether the writer waits for something to write.
+        self.idle = False
         #: `trio.current_time()` when the peer last took something, or when something began to wait for it.
         self.moved_at = trio.current_time()
         #: The batch that was taken last and whose writing has not been confirmed by the next `take`.
@@ -53,8 +57,11 @@ class PeerQueue:
             self.moved_at = trio.current_time()
         (self._urgent if urgent else self._frames).append(frame)
         self._bytes += len(frame)
-        self._wake.set()
         return True
+
+    def wake(self) -> None:
+        """Let the writer know that something was queued: once for all that is queued together."""
+        self._wake.set()
 
     async def take(self) -> bytes | None:
         """Wait for frames and return a batch of them joined; None when the queue was closed."""
@@ -63,26 +70,42 @@ class PeerQueue:
             if self._closed:
                 return None
             self._wake = trio.Event()
-            await self._wake.wait()
-        if self._closed:
-            return None
+            self.idle = True
+            try:
+                await self._wake.wait()
+            finally:
+                self.idle = False
+        return None if self._closed else self.take_nowait()
+
+    def take_nowait(self) -> bytes:
+        """Return a batch of frames joined; nothing if there are none."""
         batch: list[bytes] = []
         size = 0
-        while len(self) and (not batch or size < BATCH_BYTES):
-            frame = (self._urgent or self._frames).popleft()
-            batch.append(frame)
-            size += len(frame)
+        while (frames := self._urgent or self._frames) and (not batch or size < BATCH_BYTES):
+            batch.append(frames.popleft())
+            size += len(batch[-1])
         self._bytes -= size
-        self._batch = b"".join(batch)
+        self._batch = batch[0] if len(batch) == 1 else b"".join(batch)
         self.moved_at = trio.current_time()
-        self._moved.set()
-        self._moved = trio.Event()
+        if self._waiters:
+            self._waiters.unpark_all()
         return self._batch
+
+    def sent(self) -> None:
+        """Note that the batch that was taken last has gone out."""
+        self._batch = b""
+
+    def put_back(self) -> None:
+        """Queue the batch that was taken last again, before everything else: nobody knows what of it arrived."""
+        if self._batch and not self._closed:
+            self._urgent.appendleft(self._batch)
+            self._bytes += len(self._batch)
+        self._batch = b""
 
     async def wait_for_room(self, frames: int) -> None:
         """Return when fewer than `frames` are waiting, or when the queue is closed."""
         while len(self) >= frames and not self._closed:
-            await self._moved.wait()
+            await self._waiters.park()
 
     def stalled_for(self, now: float) -> float:
         """Return for how many seconds something has waited without the peer taking anything."""
@@ -97,5 +120,5 @@ class PeerQueue:
         self._frames.clear()
         self._bytes = 0
         self._wake.set()
-        self._moved.set()
+        self._waiters.unpark_all()
         return rest

@@ -57,20 +57,27 @@ class PeerTable:
 
     def misbehaved(self, key: bytes, now: float) -> bool:
         """Count one thing nobody honest does; return whether the peer is banned because of it."""
-        record = self._records.pop(key, None)
+        record = self._records.get(key)
         if record is None or now - record.last > self._limits.misbehaviour_memory:
             record = _Record(0, now)
         record.rejects += 1
         record.last = now
+        self._remember(key, record)
+        if record.rejects >= self._limits.rejects_before_disconnect and record.banned_until <= now:
+            self.ban(key, now)
+            return True
+        return False
+
+    def ban(self, key: bytes, now: float) -> None:
+        """Let a peer not connect for `Limits.ban_seconds`."""
+        self._remember(key, _Record(0, now, now + self._limits.ban_seconds))
+        self.bans += 1
+
+    def _remember(self, key: bytes, record: _Record) -> None:
+        self._records.pop(key, None)
         self._records[key] = record
         while len(self._records) > REMEMBERED:
             self._records.popitem(last=False)
-        if record.rejects >= self._limits.rejects_before_disconnect and record.banned_until <= now:
-            record.rejects = 0
-            record.banned_until = now + self._limits.ban_seconds
-            self.bans += 1
-            return True
-        return False
 
     def rejects(self, key: bytes) -> int:
         """Return how often a peer misbehaved since it was last banned or forgotten."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from koii_p2p.errors import ConfigurationError
@@ -29,25 +28,6 @@ class NetworkSettings:
     expected_peers: int = 32
     #: Seconds between mesh repairs.
     heartbeat: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class MeshDegree:
-    """How many neighbours a node keeps in the mesh of a topic: wanted, at least, at most."""
-
-    wanted: int
-    low: int
-    high: int
-
-
-def mesh_degree(expected_peers: int) -> MeshDegree:
-    """Return the mesh degree for a net of `expected_peers` nodes.
-
-    A random graph of n nodes needs about log2(n) links per node to stay connected under loss; own messages are
-    flooded besides. Measured on 30 nodes: D=4 with a repaired mesh delivers everything at half the CPU of D=6.
-    """
-    wanted = min(8, max(3, math.ceil(math.log2(max(2, expected_peers)))))
-    return MeshDegree(wanted=wanted, low=wanted - 1, high=2 * wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,11 @@
-"""TCP sockets: read in large pieces, listened on alone."""
+"""TCP sockets: read in large pieces, listened on alone.
+
+The system is asked directly: a small message costs more in the layers of trio's streams than in the kernel.
+"""
 
 from __future__ import annotations
+
+import os
 
 import trio
 from libp2p.abc import IRawConnection
@@ -12,6 +17,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr
+from trio.lowlevel import checkpoint, wait_readable
 
 from koii_p2p.network.containment import Guard
 from koii_p2p.network.frames import READ_BYTES
@@ -23,6 +29,8 @@ class TcpSocket(ReadWriteCloser):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._unread = b""
+        #: Whether the last read took all there was; then there is no use in asking before the system says more came.
+        self._drained = True
         peer = stream.socket.getpeername()
         self._remote = (str(peer[0]), int(peer[1]))
 
@@ -34,12 +42,23 @@ class TcpSocket(ReadWriteCloser):
         if self._unread:
             data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
             return data
+        socket = self._stream.socket
         try:
-            return await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError as error:
-            raise ConnectionClosedError(str(error), transport="tcp") from error
+            while (descriptor := socket.fileno()) >= 0:
+                await (wait_readable(descriptor) if self._drained else checkpoint())
+                try:
+                    data = os.read(socket.fileno(), max_bytes)
+                except BlockingIOError:
+                    self._drained = True
+                    continue
+                self._drained = len(data) < max_bytes
+                return data
+        except OSError as error:
+            if socket.fileno() >= 0:
+                raise ConnectionClosedError(str(error), transport="tcp") from error
         except trio.ClosedResourceError:
-            return b""
+            pass
+        return b""
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""
@@ -54,10 +73,17 @@ class TcpSocket(ReadWriteCloser):
         return await self.read_some(READ_BYTES if n is None else n) if self._unread else b""
 
     async def write(self, data: bytes) -> None:
-        """Send all of `data`. Raises `ConnectionClosedError` when the connection is gone."""
+        """Send all of `data`, waiting only while the system has no room. Raises `ConnectionClosedError` when the
+        connection is gone.
+        """
         try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            try:
+                sent = os.write(self._stream.socket.fileno(), data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                await self._stream.send_all(memoryview(data)[sent:])
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError(str(error), transport="tcp") from error
 
     async def close(self) -> None:

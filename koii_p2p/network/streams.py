@@ -100,6 +100,13 @@ class PeerStream:
         except BaseLibp2pError as error:
             raise StreamFailed(StreamReason.BROKEN, str(error)) from error
 
+    def write_nowait(self, data: bytes) -> bool:
+        """Send all of `data` if that needs no waiting; return whether it was taken, all of it or nothing.
+
+        It is not taken while another task writes, nor once the stream is gone; `write` then says why.
+        """
+        return self._muxed.write_nowait(data)
+
     async def close(self) -> None:
         """Say that nothing more will be written; what the peer sends can still be read to its end."""
         await self._stream.close()

@@ -151,6 +151,16 @@ class ContainedStream(IMuxedStream):
         finally:
             self._writing = False
 
+    def write_nowait(self, data: bytes) -> bool:
+        """Queue all of `data` if that needs no waiting; return whether it was taken, all of it or nothing."""
+        size = len(data)
+        busy = self._writing or self.was_reset or self.fin_sent or not self.muxed_conn.has_room
+        if busy or not 0 < size <= min(self._credit, FRAME_BYTES):
+            return False
+        self._credit -= size
+        self.muxed_conn.send_nowait(HEADER.pack(0, DATA, 0, self.stream_id, size), data)
+        return True
+
     def _check_writable(self) -> None:
         if self.was_reset:
             raise MuxedStreamReset("The stream was reset.")

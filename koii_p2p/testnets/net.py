@@ -44,7 +44,7 @@ SPARE_ROUNDS: Final = 20
 """Rounds that may pass before every node is ready; their bounty is funded too."""
 KEPT_ROUNDS: Final = 10_000
 """Rounds whose bounty is funded when a testnet is to go on after its check."""
-NODE_CODE: Final = "import koii_p2p.cli.join, koii_p2p.network.host, koii_p2p.network.library_gossip"
+NODE_CODE: Final = "import koii_p2p.cli.join, koii_p2p.network.host, koii_p2p.network.gossip_driver"
 NONCE: Final = 1
 
 Note = Callable[[str], None]

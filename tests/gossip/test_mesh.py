@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from koii_p2p.gossip import mesh
 from koii_p2p.gossip.parameters import Bounds, Degrees, GossipParameters, degrees_for
-from koii_p2p.network.settings import mesh_degree
 
 DEGREES = Degrees(wanted=6, low=5, high=12, score=4, outbound=2, lazy=6)
 
@@ -19,10 +18,12 @@ def peers(count: int, first: int = 0) -> list[bytes]:
     return [b"%03d" % number for number in range(first, first + count)]
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 3, 10, 32, 50, 200, 20_000])
-def test_degrees_follow_the_number_of_peers_as_the_node_has_it(nodes: int) -> None:
-    degrees, known = degrees_for(nodes), mesh_degree(nodes)
-    assert (degrees.wanted, degrees.low, degrees.high) == (known.wanted, known.low, known.high)
+@pytest.mark.parametrize(
+    ("nodes", "wanted"), [(0, 3), (1, 3), (2, 3), (5, 3), (10, 4), (30, 5), (50, 6), (1000, 8), (20_000, 8)]
+)
+def test_degrees_follow_the_number_of_peers(nodes: int, wanted: int) -> None:
+    degrees = degrees_for(nodes)
+    assert (degrees.wanted, degrees.low, degrees.high) == (wanted, wanted - 1, 2 * wanted)
     assert 1 <= degrees.outbound < degrees.low
     assert 2 * degrees.outbound <= degrees.wanted
 

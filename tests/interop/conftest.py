@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .js_peer import js_libp2p_folder
 from .npm import BANKRUN, NotInstalled, packages
 
 
@@ -24,3 +25,12 @@ def bankrun_modules(node_modules: Path) -> Path:
     if not list(node_modules.glob(f"{BANKRUN}-*/*.node")):
         pytest.skip(f"npm has no native code of {BANKRUN} for this machine")
     return node_modules
+
+
+@pytest.fixture(scope="session")
+def js_folder() -> Path:
+    """A folder with js-libp2p and our scripts for it; skips where that cannot be had."""
+    try:
+        return js_libp2p_folder()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))

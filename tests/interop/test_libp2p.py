@@ -2,90 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
 from koii_p2p.network.identity import key_of_peer_id
 from koii_p2p.network.network import PeerStream
-from tests.interop.npm import NotInstalled, packages
+from tests.interop.js_peer import js_peer
 from tests.network.nets import QUICK, Node, net, until
 
-HERE = Path(__file__).parent / "libp2p"
-ANSWER_SECONDS = 60
 ECHO = "/interop/echo/1"
 LIMITS = replace(QUICK, peer_stall_seconds=60.0)  # the js peer has no gossip, which is no fault here
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def js_folder() -> Path:
-    """A folder with the peer beside the pinned packages, as ES modules want it; skips where they cannot be had."""
-    try:
-        folder = packages(HERE).parent
-    except NotInstalled as missing:
-        pytest.skip(str(missing))
-    for name in ("peer.mjs", "polyfill.mjs"):
-        shutil.copy(HERE / name, folder)
-    return folder
-
-
-class Peer:
-    """A running js-libp2p peer."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._rest = b""
-
-    async def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        with trio.fail_after(ANSWER_SECONDS):
-            while b"\n" not in self._rest:
-                more = await self._process.stdout.receive_some()
-                assert more, "the js peer has ended"
-                self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        result: dict[str, Any] = json.loads(line)
-        return result
-
-    async def do(self, op: str, **arguments: object) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(json.dumps({"op": op, **arguments}).encode() + b"\n")
-        result = await self.answer()
-        assert result["ok"], result
-        return result
-
-
-@asynccontextmanager
-async def js_peer(folder: Path) -> AsyncIterator[tuple[Peer, str, str]]:
-    """Run a peer; yield it with its id and its address."""
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            lambda task_status: trio.run_process(
-                ["node", "--import", "./polyfill.mjs", "peer.mjs"],
-                cwd=folder,
-                env={**os.environ, "NODE_OPTIONS": ""},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                check=False,
-                task_status=task_status,
-            )
-        )
-        peer = Peer(process)
-        said = await peer.answer()
-        yield peer, said["id"], said["address"]
-        nursery.cancel_scope.cancel()
 
 
 async def echo(stream: PeerStream) -> None:
@@ -115,7 +47,7 @@ async def our_echo(node: Node, key: bytes, data: bytes) -> bytes:
 
 
 async def test_js_libp2p_dials_us(js_folder: Path) -> None:
-    async with net() as running, js_peer(js_folder) as (peer, js_id, _):
+    async with net() as running, js_peer(js_folder, "peer.mjs") as (peer, js_id, _):
         ours = await running.add(1, limits=LIMITS)
         ours.network.handle(ECHO, echo)
         assert await peer.do("dial", address=ours.address) == {
@@ -136,7 +68,7 @@ async def test_js_libp2p_dials_us(js_folder: Path) -> None:
 
 
 async def test_we_dial_js_libp2p(js_folder: Path) -> None:
-    async with net() as running, js_peer(js_folder) as (peer, js_id, address):
+    async with net() as running, js_peer(js_folder, "peer.mjs") as (peer, js_id, address):
         ours = await running.add(1, bootstrap=(address,), limits=LIMITS)
         key = key_of_peer_id(js_id)
         await until(lambda: key in ours.peers())

@@ -22,7 +22,7 @@ from multiaddr import Multiaddr
 
 from koii_p2p.network.frames import varint_frame
 from koii_p2p.network.identity import peer_id_bytes
-from tests.network.nets import TOPIC, Node
+from tests.network.nets import TOPIC, Node, until
 
 MESHSUB = "/meshsub/1.1.0"
 
@@ -56,14 +56,18 @@ class Attacker:
             await stream.write(varint_frame(frame))
         return stream
 
-    def message(self, data: bytes, *, topic: str = TOPIC, number: int = 1, **fields: Any) -> rpc_pb2.Message:
-        """A correctly signed message, unless `fields` say otherwise."""
-        message = rpc_pb2.Message(
-            data=data,
-            topicIDs=[topic],
-            from_id=self.host.get_id().to_bytes(),
-            seqno=number.to_bytes(8, "big"),
-        )
+    async def thrown_out(self) -> None:
+        """Wait until the victim has ended the link, and connect again."""
+        await until(lambda: self.key not in self.victim.peers())
+        await self.connect()
+
+    def message(self, data: bytes, *, topic: str = TOPIC, **fields: Any) -> rpc_pb2.Message:
+        """A message as it should be, without author fields, unless `fields` say otherwise."""
+        return rpc_pb2.Message(data=data, topicIDs=[topic], **fields)
+
+    def signed(self, data: bytes, *, number: int = 1, **fields: Any) -> rpc_pb2.Message:
+        """A message as it is elsewhere: with an author, and correctly signed unless `fields` say otherwise."""
+        message = self.message(data, from_id=self.host.get_id().to_bytes(), seqno=number.to_bytes(8, "big"))
         message.signature = self.host.get_private_key().sign(b"libp2p-pubsub:" + message.SerializeToString())
         for name, value in fields.items():
             setattr(message, name, value)
@@ -71,6 +75,12 @@ class Attacker:
 
     async def publish(self, *messages: rpc_pb2.Message) -> INetStream:
         return await self.gossip(rpc_pb2.RPC(publish=messages).SerializeToString())
+
+
+async def swallow(stream: INetStream) -> None:
+    """Take whatever the victim's gossip sends: it listens only to peers that listen to it."""
+    while True:
+        await stream.read(65_536)
 
 
 @asynccontextmanager
@@ -85,6 +95,7 @@ async def attacker(
         muxer_opt={YAMUX: Yamux},  # type: ignore[dict-item]
         listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")],
     )
+    host.set_stream_handler(MESHSUB, swallow)  # type: ignore[arg-type]
     async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         attacking = Attacker(host, victim)
         if connect:

@@ -17,6 +17,9 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.io.exceptions import IOException
 from libp2p.pubsub.pb import rpc_pb2
 
+from koii_p2p.gossip.effects import Effect
+from koii_p2p.gossip.message_id import content_id
+from koii_p2p.gossip.wire import Message
 from koii_p2p.limits import Limits
 from koii_p2p.network.frames import encode_varint, varint_frame
 from koii_p2p.network.gossip import GossipVerdict
@@ -61,30 +64,29 @@ async def victim_and_witness(
 async def garbage_rpc(enemy: Attacker) -> None:
     for junk in (b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\x0f", b"not protobuf at all", bytes(500)):
         await enemy.gossip(junk)
+        await enemy.thrown_out()
 
 
 async def garbage_key(enemy: Attacker) -> None:
-    # an author whose id carries no key, so that the library parses the garbage in `key`
+    # an author whose id carries no key, so that a careless reader parses the garbage in `key`
     author = b"\x12\x20" + bytes(32)
     await enemy.publish(
-        enemy.message(b"1", from_id=author, key=b"\xff\xff\xff"),
-        enemy.message(b"2", from_id=author, key=b"\x08\x63\x12\x02ab"),
-        enemy.message(b"3", from_id=author, key=b"\x08\x00\x12\x02ab"),  # "RSA"
-        enemy.message(b"4", from_id=author, key=b"\x08\x02\x12\x02ab"),  # "secp256k1"
-        enemy.message(b"5", from_id=b"", key=b""),
-        enemy.message(b"6", from_id=b"\x00\x24\x08\x01\x12\x20" + b"\xff" * 32),
+        enemy.signed(b"1", from_id=author, key=b"\xff\xff\xff"),
+        enemy.signed(b"2", from_id=author, key=b"\x08\x63\x12\x02ab"),
+        enemy.signed(b"3", from_id=author, key=b"\x08\x00\x12\x02ab"),  # "RSA"
+        enemy.signed(b"4", from_id=author, key=b"\x08\x02\x12\x02ab"),  # "secp256k1"
+        enemy.signed(b"5", from_id=b"", key=b""),
+        enemy.signed(b"6", from_id=b"\x00\x24\x08\x01\x12\x20" + b"\xff" * 32),
     )
 
 
-async def bad_signatures(enemy: Attacker) -> None:
-    changed = enemy.message(b"5")
-    changed.data = b"changed afterwards"
+async def author_fields(enemy: Attacker) -> None:
     await enemy.publish(
-        enemy.message(b"1", signature=bytes(64)),
-        enemy.message(b"2", signature=b""),
+        enemy.signed(b"1"),
+        enemy.signed(b"2", signature=bytes(64)),
         enemy.message(b"3", signature=b"short"),
         enemy.message(b"4", seqno=b""),
-        changed,
+        enemy.message(b"5", from_id=enemy.host.get_id().to_bytes()),
     )
 
 
@@ -93,20 +95,21 @@ async def odd_messages(enemy: Attacker) -> None:
     none.ClearField("topicIDs")
     many = enemy.message(b"many topics")
     many.topicIDs.extend([TOPIC] * 1000)
-    await enemy.publish(
-        none, many, enemy.message(b"x", topic="unknown"), enemy.message(b"x", number=2**64 - 1)
-    )
+    await enemy.publish(none, many, enemy.message(b"x", topic="unknown"), enemy.message(b""))
     await enemy.gossip(b"\x12\x06\x22\x04\xff\xfe\xfd\xfc")  # a topic that is not UTF-8
 
 
 async def endless_length(enemy: Attacker) -> None:
     stream = await enemy.stream(MESHSUB)
     await stream.write(b"\xff" * 200)
+    await enemy.thrown_out()
 
 
 async def too_large_frame(enemy: Attacker) -> None:
     stream = await enemy.stream(MESHSUB)
-    await stream.write(encode_varint(10_000_000) + bytes(100_000))
+    with suppress(BaseLibp2pError):
+        await stream.write(encode_varint(10_000_000) + bytes(100_000))
+    await enemy.thrown_out()
 
 
 async def cut_frame(enemy: Attacker) -> None:
@@ -227,7 +230,7 @@ async def yamux_junk(enemy: Attacker) -> None:
     [
         garbage_rpc,
         garbage_key,
-        bad_signatures,
+        author_fields,
         odd_messages,
         endless_length,
         too_large_frame,
@@ -252,21 +255,39 @@ async def test_the_victim_lives(attack: Attack) -> None:
         # Its last word is a good message: what came before on other streams has then been dealt with or is
         # ignored.
         if attack not in (yamux_junk, many_streams):  # these leave the attacker without a stream
-            await enemy.publish(enemy.message(b"last", number=77))
+            await enemy.publish(enemy.message(b"last"))
             await until(lambda: b"last" in victim.received)
         assert witness.key in victim.peers()
 
 
-async def test_garbage_is_counted_and_gets_its_sender_banned() -> None:
-    async with victim_and_witness(QUICK) as (victim, _), attacker(victim) as enemy:
-        with trio.move_on_after(10), suppress(BaseLibp2pError):  # it is thrown out in the middle
-            for number in range(QUICK.rejects_before_disconnect):
-                await (garbage_rpc if number % 2 else bad_signatures)(enemy)
+def refused(node: Node) -> dict[str, int]:
+    gossip = node.network.statistics().gossip
+    assert gossip is not None
+    return dict(gossip.refused)
+
+
+async def test_garbage_ends_the_link_and_gets_its_sender_banned() -> None:
+    limits = replace(QUICK, rejects_before_disconnect=4)
+    async with victim_and_witness(limits) as (victim, _), attacker(victim) as enemy:
+        for number in range(4):
+            await enemy.gossip(b"\xff\xff\xff")
+            await until(lambda: enemy.key not in victim.peers())
+            assert victim.network.statistics().bans == (number == 3)
+            with suppress(BaseLibp2pError), trio.move_on_after(2):
+                await enemy.connect()
+        await until(lambda: dict(victim.network.statistics().refused).get("banned", 0) == 1)
+        assert enemy.key not in victim.peers()
+        assert refused(victim)["malformed_rpc"] == 4
+
+
+async def test_messages_with_an_author_graylist_their_sender_who_is_banned() -> None:
+    async with victim_and_witness() as (victim, witness), attacker(victim) as enemy:
+        await enemy.publish(*[enemy.signed(b"%d" % number) for number in range(20)])
         await until(lambda: victim.network.statistics().bans == 1)
         await until(lambda: enemy.key not in victim.peers())
-        gossip = victim.network.statistics().gossip
-        assert gossip is not None
-        assert gossip.bad_frames + gossip.bad_signatures >= QUICK.rejects_before_disconnect
+        assert refused(victim)["signature_policy"] == 20
+        assert not victim.received
+        assert witness.key in victim.peers()
 
 
 async def test_a_validator_that_raises_costs_neither_node_nor_sender() -> None:
@@ -274,8 +295,8 @@ async def test_a_validator_that_raises_costs_neither_node_nor_sender() -> None:
         raise ZeroDivisionError
 
     async with victim_and_witness(judge=judge) as (victim, witness):
-        for _ in range(3):
-            await witness.network.publish(TOPIC, b"x")
+        for number in range(3):
+            await witness.network.publish(TOPIC, b"%d" % number)
         await until(
             lambda: dict(victim.network.statistics().contained).get("validator:ZeroDivisionError") == 3
         )
@@ -289,12 +310,13 @@ async def test_asking_for_the_same_message_20000_times_brings_it_once() -> None:
         await until(lambda: large in victim.received)
         gossip = victim.network._gossip
         assert gossip is not None
-        mid = next(iter(gossip._mesh.mcache.msgs))
+        mid = content_id(Message(TOPIC, large))
         before = psutil.Process().memory_info().rss
         await enemy.gossip(control(iwant=[rpc_pb2.ControlIWant(messageIDs=[mid] * 20_000)]))
         await enemy.publish(enemy.message(b"mark"))
         await until(lambda: b"mark" in victim.received)
         assert psutil.Process().memory_info().rss - before < 50_000_000
+        assert gossip._router.statistics().iwant_answers == 1
 
 
 async def test_a_peer_that_overruns_its_window_is_disconnected() -> None:
@@ -448,14 +470,14 @@ async def test_a_heartbeat_that_fails_is_followed_by_others(monkeypatch: pytest.
         gossip = victim.network._gossip
         assert gossip is not None
         beats: list[int] = []
-        original = gossip._mesh.gossip_heartbeat
+        original = gossip._router.heartbeat
 
-        def failing() -> object:
+        def failing(now: int) -> list[Effect]:
             beats.append(1)
             if len(beats) <= 2:
                 raise RuntimeError("a bad beat")
-            return original()
+            return original(now)
 
-        monkeypatch.setattr(gossip._mesh, "gossip_heartbeat", failing)
+        monkeypatch.setattr(gossip._router, "heartbeat", failing)
         await until(lambda: len(beats) >= 4)
         assert dict(victim.network.statistics().contained)["heartbeat:RuntimeError"] == 2

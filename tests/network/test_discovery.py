@@ -3,14 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-import pytest
 import trio
 import trio.testing
 
 from koii_p2p.limits import Limits
 from koii_p2p.network.discovery import GRACE_SECONDS, AddressBook, Connector
 from koii_p2p.network.identity import peer_id_text
-from koii_p2p.network.settings import PeerAddress, mesh_degree
+from koii_p2p.network.settings import PeerAddress
 
 LIMITS = Limits()
 OWN = bytes([100]) * 32
@@ -245,11 +244,3 @@ async def test_addresses_of_one_peer_are_bounded() -> None:
     )
     assert world.book.get(LOW) is None
     assert world.book.refused == 4
-
-
-@pytest.mark.parametrize(
-    ("nodes", "wanted"), [(0, 3), (1, 3), (2, 3), (5, 3), (10, 4), (30, 5), (50, 6), (1000, 8)]
-)
-def test_the_mesh_degree_grows_with_the_net(nodes: int, wanted: int) -> None:
-    degree = mesh_degree(nodes)
-    assert (degree.wanted, degree.low, degree.high) == (wanted, wanted - 1, 2 * wanted)

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koii_p2p.network.frames import FrameError, FrameSplitter, VarintFrames, encode_varint, varint_frame
-from tests.network.test_requests import Pieces
+from koii_p2p.network.frames import FrameError, FrameSplitter, encode_varint, varint_frame
 
 
 def test_varints_are_those_of_the_specification() -> None:
@@ -15,24 +14,6 @@ def test_varints_are_those_of_the_specification() -> None:
     assert encode_varint(128) == b"\x80\x01"
     assert encode_varint(300) == b"\xac\x02"
     assert encode_varint(16384) == b"\x80\x80\x01"
-
-
-@given(st.lists(st.binary(max_size=300), max_size=5), st.integers(1, 50))
-async def test_frames_survive_any_cutting(payloads: list[bytes], size: int) -> None:
-    data = b"".join(map(varint_frame, payloads))
-    frames = VarintFrames(Pieces(*(data[i : i + size] for i in range(0, len(data), size))), 300)
-    assert [await frames.next() for _ in payloads] == payloads
-    with pytest.raises(FrameError):
-        await frames.next()
-
-
-async def test_a_frame_that_cannot_be_is_refused_before_it_is_read() -> None:
-    with pytest.raises(FrameError, match="at most 10"):
-        await VarintFrames(Pieces(encode_varint(11)), 10).next()
-    with pytest.raises(FrameError, match="does not end"):
-        await VarintFrames(Pieces(b"\xff" * 10), 10).next()
-    with pytest.raises(FrameError, match="inside"):
-        await VarintFrames(Pieces(varint_frame(b"hello")[:-1]), 10).next()
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 700))

@@ -53,6 +53,8 @@ async def test_waiting_for_room_and_for_frames(autojump_clock: trio.testing.Mock
         nursery.start_soon(writer)
         await trio.testing.wait_all_tasks_blocked()
         queue.push(b"x")
+        assert queue.idle
+        queue.wake()
         nursery.start_soon(publisher)
     assert done == ["taken", "room"]
 

@@ -32,6 +32,16 @@ def test_a_ban_begins_at_the_limit_and_ends() -> None:
     assert table.bans == 1
 
 
+def test_a_ban_can_be_said_at_once_and_again() -> None:
+    table = PeerTable(LIMITS)
+    table.misbehaved(KEY, 0.0)
+    table.ban(KEY, 1.0)
+    table.ban(KEY, 5.0)
+    assert table.banned(KEY, 14.9)
+    assert not table.banned(KEY, 15.0)
+    assert (table.rejects(KEY), table.bans) == (0, 2)
+
+
 def test_old_faults_are_forgotten() -> None:
     table = PeerTable(LIMITS)
     table.misbehaved(KEY, 0.0)
