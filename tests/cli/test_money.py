@@ -221,7 +221,7 @@ def test_k2_that_is_away_is_said(poor: Spender) -> None:
 def test_rewards_are_claimed_and_a_slashed_stake_is_withdrawn_with_its_leaf(
     spender: Spender, tmp_path: Path
 ) -> None:
-    terms = ("--starts-in", 60, "--round-time", 40, "--submission-window", 15, "--audit-window", 12)
+    terms = ("--starts-in", 120, "--round-time", 80, "--submission-window", 30, "--audit-window", 24)
     task = spender.create(*terms, "--failed-distributions", 0, "--fund", "20")
     spender.found("stake", task, "10", "--yes")
     listed = DistributionList(0, (Leaf(spender.staker.public_key, KOII, 7 * KOII),))
@@ -262,7 +262,7 @@ def test_rewards_are_claimed_and_a_slashed_stake_is_withdrawn_with_its_leaf(
 
 
 def test_a_stake_leaves_with_its_leaf_only(spender: Spender, tmp_path: Path) -> None:
-    terms = ("--starts-in", 60, "--round-time", 40, "--submission-window", 15, "--audit-window", 12)
+    terms = ("--starts-in", 120, "--round-time", 80, "--submission-window", 30, "--audit-window", 24)
     task = spender.create(*terms, "--failed-distributions", 0, "--fund", "20")
     spender.found("stake", task, "10", "--yes")
     listed = DistributionList(0, (Leaf(spender.staker.public_key, KOII, 7 * KOII),))
