@@ -8,6 +8,9 @@ accept loop is ours, and hypercorn does the talking.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +44,27 @@ class _Protocol(TCPServer):
 
 
 class Connections:
-    """Serves one ASGI application to at most `most` connections at a time."""
+    """Serves one ASGI application to at most `most` connections at a time.
 
-    def __init__(self, application: Any, config: Config, *, most: int) -> None:
+    `crowd` says of a peer's IP address with which others it is counted, and how many connections they may have
+    together; `seconds` is how long a connection may live.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        config: Config,
+        *,
+        most: int,
+        crowd: Callable[[str], tuple[str, int]] | None = None,
+        seconds: float = math.inf,
+    ) -> None:
         self._application = ASGIWrapper(application)
         self._config = config
         self._most = most
+        self._crowd = crowd
+        self._crowds: Counter[str] = Counter()
+        self._seconds = seconds
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
         self._counts = {"accepted": 0, "refused": 0, "faults": 0}
@@ -68,20 +86,42 @@ class Connections:
             task_status.started()
 
     async def _talk(self, stream: trio.SocketStream) -> None:
-        if len(self._open) >= self._most:
+        crowd, most = self._crowd_of(stream)
+        if len(self._open) >= self._most or self._crowds[crowd] >= most:
             self._counts["refused"] += 1
             await trio.aclose_forcefully(stream)
             return
         self._counts["accepted"] += 1
         self._open.add(stream)
+        self._crowds[crowd] += 1
         try:
-            await self._protocol(stream).run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._close_in_time, stream)
+                await self._protocol(stream).run()
+                nursery.cancel_scope.cancel()
         except* Exception as faults:  # noqa: BLE001 - counted, logged, and contained to this connection
             self._counts["faults"] += 1
             _log.warning("connection_ended_by_a_fault", fault=repr(faults.exceptions[0]))
         finally:
             self._open.discard(stream)
+            self._crowds[crowd] -= 1
+            if not self._crowds[crowd]:
+                del self._crowds[crowd]
             stream.socket.close()
+
+    def _crowd_of(self, stream: trio.SocketStream) -> tuple[str, int]:
+        """With whom a peer is counted, and how many they may be; one that has gone already is counted with nobody."""
+        if self._crowd is None:
+            return "", self._most
+        try:
+            return self._crowd(stream.socket.getpeername()[0])
+        except (OSError, ValueError):
+            return "", self._most
+
+    async def _close_in_time(self, stream: trio.SocketStream) -> None:
+        """End a connection that has lived long enough: hypercorn's sending cannot be cancelled, only cut off."""
+        await trio.sleep(self._seconds)
+        stream.socket.close()
 
     def _protocol(self, stream: trio.SocketStream) -> TCPServer:
         # Typed for TLS streams only, but made for both.

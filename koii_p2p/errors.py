@@ -16,6 +16,10 @@ class OperatorError(Exception):
         self.why = why
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[OperatorError], tuple[str, str, str]]:
+        # Work in other processes hands its errors back pickled, which takes them apart by their arguments.
+        return type(self), (self.what, self.why, self.remedy)
+
 
 class CheckFailed(OperatorError):
     """Something was checked and found wrong (exit code 1)."""

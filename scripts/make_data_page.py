@@ -18,6 +18,7 @@ from koii_p2p.data.blob import Verdict
 from koii_p2p.data.durability import (
     Level,
     loss_at_worst,
+    loss_of_some,
     loss_probability,
     manifest_code,
     repair_margin,
@@ -31,6 +32,9 @@ PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "data.md"
 LOSSES: Final = tuple(Fraction(tenths, 1000) for tenths in (1, 10, 50, 100, 200, 300, 500))
 HOLDERS: Final = (3, 5, 8, 12, 24, 32)
 SMALL_LOSS: Final = Fraction(1, 10)
+NETS: Final = (12, 24, 50, 100, 1000)
+KILLED: Final = Fraction(3, 10)
+LIARS: Final = 2
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -118,6 +122,21 @@ def small_rosters() -> str:
     return _table(("level", *(f"{holders} nodes" for holders in HOLDERS)), rows)
 
 
+def killed_and_liars() -> str:
+    """Loss of a block when a share of all nodes is killed at once, and when two more send wrong bytes besides."""
+    rows = (
+        [level.title, *(_rounded(loss_of_some(level.code, nodes, lost)) for nodes, lost in _killed())]
+        for level in Level
+    )
+    names = (f"{lost} of {nodes}" for nodes, lost in _killed())
+    return _table(("level", *names), rows)
+
+
+def _killed() -> list[tuple[int, int]]:
+    """So many nodes, and how many of them are lost: the killed (rounded up), then with the liars."""
+    return [(nodes, -(-nodes * KILLED // 1) + liars) for nodes in NETS for liars in (0, LIARS)]
+
+
 def verdicts() -> str:
     """What a decoder says of a shard."""
     return _table(("verdict", "meaning"), ((verdict.value, str(verdict.__doc__)) for verdict in Verdict))
@@ -137,6 +156,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "losses": losses,
     "worst losses": worst_losses,
     "small rosters": small_rosters,
+    "killed and liars": killed_and_liars,
     "verdicts": verdicts,
     "reasons": reasons,
 }

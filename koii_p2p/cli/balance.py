@@ -12,9 +12,9 @@ from rich.text import Text
 from koii_p2p.cli.key_names import text_of
 from koii_p2p.cli.lists_at_hand import list_at_hand
 from koii_p2p.cli.money import HeldStake, unsettled
-from koii_p2p.cli.output import koii, pairs, print_result, table
-from koii_p2p.cli.settings import Settings
-from koii_p2p.cli.spending import Purse, plain, purse_of, settings_of
+from koii_p2p.cli.output import koii, pairs, plain, print_result, table
+from koii_p2p.cli.settings import Settings, settings_of
+from koii_p2p.cli.spending import Purse, purse_of
 from koii_p2p.settlement.instructions import PROGRAM_ID, stake_address
 from koii_p2p.settlement.layouts import (
     STAKE_LAYOUT,

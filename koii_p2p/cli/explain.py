@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import trio
@@ -11,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from koii_p2p.cli.key_names import KeyNames, check_key, text_of
+from koii_p2p.cli.list_rule import CodeOption, existing, with_rule
 from koii_p2p.cli.main import Invocation
 from koii_p2p.cli.output import configure_logs, koii, pairs, print_result, table
 from koii_p2p.cli.round_facts import (
@@ -28,10 +32,11 @@ from koii_p2p.records.schema import Submission, Verdict
 from koii_p2p.rounds.audit_rules import BASIS_POINTS, Profile
 from koii_p2p.rounds.explain import Anchors, Explanation, explain
 from koii_p2p.rounds.explain_audit import AuditDetail, FullAudit
-from koii_p2p.rounds.explain_money import AmountDetail
+from koii_p2p.rounds.explain_money import AmountDetail, OwnRule
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.why import Why
 from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList
+from koii_p2p.tasks.audit_reasons import reason_in
 
 Name = Callable[[bytes], str]
 """How a key is written."""
@@ -41,6 +46,8 @@ Signatures = tuple[bytes | None, bytes | None]
 
 SHOWN_VALUE = 80
 """Characters of a submission's value that are shown."""
+
+_NOT_RUN = "the rule is the task's own, which was not run again here (--code), or the list is wrong."
 
 _RUNNING = frozenset({Why.NOT_BEGUN, Why.WORKING, Why.SUBMITTING, Why.AUDITING, Why.AWAITING_COMMITMENT})
 _NOT_YET = frozenset({Why.AWAITING_LIST, Why.LIST_OVERDUE, Why.LIST_REJECTED, Why.LIST_IN_AUDIT})
@@ -54,10 +61,12 @@ def command(
     task: TaskOption = None,
     peer: PeerOption = None,
     evidence: EvidenceOption = None,
+    code: CodeOption = None,
 ) -> None:
     """Say why a key was or was not paid for a round: auditors due, votes seen and missing, outcome, list, proof.
 
-    Asks the node of this home, running or stopped, for the round's bytes, and K2 for what they have to match.
+    Asks the node of this home, running or stopped, for the round's bytes, and K2 for what they have to match. With
+    --code, a distribution of the task's own is run again, and held against the list.
     """
     invocation: Invocation = ctx.obj
     loaded = load_settings(invocation)
@@ -67,7 +76,11 @@ def command(
         check_key(key)
     gathered = trio.run(gather, loaded, asked)
     subject = gathered.subject(key)
-    found = explain(gathered.about(subject), subject)
+    about = gathered.about(subject)
+    if code is None:
+        found = explain(about, subject)
+    else:
+        found = trio.run(with_rule, existing(code), about.terms, partial(explain, about, subject))
     signatures = signatures_of(gathered, found.anchors)
     name = KeyNames({subject, *gathered.keys})
     print_result(
@@ -156,6 +169,10 @@ def _audit_reasons(audit: AuditDetail, name: Name) -> Iterator[str]:
         silent = [name(vote.auditor) for vote in drawn if vote.first is None]
         if silent:
             yield f"Nothing came from {', '.join(silent)}."
+    why = Counter(reason for vote in audit.votes if (reason := reason_in(vote.evidence)) is not None)
+    if why:
+        given = "; ".join(f"{reason} ({count})" for reason, count in why.most_common())
+        yield f"The reasons that auditors gave: {given}."
     if audit.accusers:
         yield f"It was accused by {', '.join(map(name, audit.accusers))}, which opened a full audit."
     if audit.canary:
@@ -196,8 +213,8 @@ def _amount_reasons(amounts: AmountDetail, name: Name) -> Iterator[str]:
             f"The bounty of {koii(amounts.bounty)}, in equal parts to the {amounts.approved} whose work was approved, "
             f"is {koii(amounts.distributed)} each."
         )
-    elif amounts.distributed:
-        yield f"The task's own distribution gave {koii(amounts.distributed)}."
+    elif amounts.distributed and amounts.own is None:
+        yield f"{koii(amounts.distributed)} are not Koii's equal split: {_NOT_RUN}"
     for found in amounts.found:
         how = "accusing" if found.accused else "voting against"
         yield f"For {how} the fraud of {name(found.author)} it gets {koii(found.share)} of the slash."
@@ -206,8 +223,18 @@ def _amount_reasons(amounts: AmountDetail, name: Name) -> Iterator[str]:
             f"{_basis_points(amounts.slash_basis_points)} of a stake of {koii(amounts.effective_stake)} is "
             f"{koii(amounts.slash)}."
         )
-    elif amounts.slash:
-        yield f"The task's own distribution takes {koii(amounts.slash)}."
+    elif amounts.slash and amounts.own is None:
+        yield f"{koii(amounts.slash)} are not the slash of Koii's default: {_NOT_RUN}"
+    if amounts.own is not None:
+        yield _own_reason(amounts.own)
+
+
+def _own_reason(own: OwnRule) -> str:
+    if own.amount is None:
+        return f"The task's own distribution was run again: {own.why}."
+    does = f"takes {koii(-own.amount)}" if own.amount < 0 else f"gives {koii(own.amount)}"
+    agrees = "as the list has it" if own.agrees else "and that does not lead to what the list has"
+    return f"The task's own distribution, run again, {does}, {agrees}."
 
 
 def _opinion_reasons(found: Explanation) -> Iterator[str]:
@@ -325,10 +352,13 @@ def _votes_table(audit: AuditDetail, name: Name) -> RenderableType:
             vote.first.name if vote.first else "-",
             vote.full.name if vote.full else "-",
             "yes" if vote.challenged or vote.auditor in audit.accusers else "-",
+            reason_in(vote.evidence) or "-",
         )
         for vote in audit.votes
     ]
-    return table(("auditor", "weight", "due", "vote", "in the full audit", "accused it"), rows)
+    return table(
+        ("auditor", "weight", "due", "vote", "in the full audit", "accused it", "why, it says"), rows
+    )
 
 
 def _value(body: object) -> str:
@@ -405,6 +435,7 @@ def _audit_json(audit: AuditDetail) -> dict[str, Any]:
                 "first": vote.first.name if vote.first else None,
                 "full": vote.full.name if vote.full else None,
                 "challenged": vote.challenged,
+                "reason": reason_in(vote.evidence),
             }
             for vote in audit.votes
         ],
@@ -444,6 +475,7 @@ def _amounts_json(amounts: AmountDetail) -> dict[str, Any]:
         "approved": amounts.approved,
         "slash_basis_points": amounts.slash_basis_points,
         "effective_stake": amounts.effective_stake,
+        "own_rule": None if amounts.own is None else asdict(amounts.own),
     }
 
 

@@ -17,7 +17,7 @@ from koii_p2p.cli.amounts import roe_given
 from koii_p2p.cli.k2_faults import Given, faults_of, with_fault_switches
 from koii_p2p.cli.main import EXIT_INTERRUPTED, Invocation, OutputFormat
 from koii_p2p.cli.output import configure_logs, koii, pairs, print_result
-from koii_p2p.cli.settings import Settings, load_settings
+from koii_p2p.cli.settings import Settings, load_settings, settings_of
 from koii_p2p.errors import ChainError
 from koii_p2p.localk2 import LocalK2Address, LocalK2Settings
 from koii_p2p.localk2.__main__ import address_json, run_until_stopped
@@ -133,9 +133,7 @@ def airdrop(
     amount: Annotated[str, typer.Argument(metavar="AMOUNT_KOII", help="How much, in KOII.")],
 ) -> None:
     """Have the faucet of a local K2 (or of a test cluster) pay an address, and wait until it is there."""
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
+    settings = settings_of(ctx)
     try:
         key = bytes(Pubkey.from_string(address))
     except ValueError as error:

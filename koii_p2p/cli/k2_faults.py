@@ -10,9 +10,8 @@ from typing import Annotated, Any, Final, TypeVar
 import trio
 import typer
 
-from koii_p2p.cli.main import Invocation
-from koii_p2p.cli.output import configure_logs, pairs, print_result
-from koii_p2p.cli.settings import load_settings
+from koii_p2p.cli.output import pairs, print_result
+from koii_p2p.cli.settings import settings_of
 from koii_p2p.errors import ChainError
 from koii_p2p.localk2.faults import WRONG_REPLIES, Faults
 from koii_p2p.localk2.methods_admin import ADMIN_REFUSED
@@ -123,7 +122,7 @@ def faults(
 ) -> None:
     """Show or change the faults of a running local K2 (started with --allow-faults)."""
     faults_of(given)  # a value that is not possible is said before anything is changed
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
 
     async def change() -> Any:
         if clear:
@@ -150,7 +149,7 @@ def rollback(
     ] = 0.0,
 ) -> None:
     """Undo the newest slots of a running local K2, as a fork that lost (not those that are finalized)."""
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     found = trio.run(call_admin, settings.rpc_url, "rollBack", slots, {"landAgain": land_again})
     shown = {"newest block": found["slot"], "undone": found["undone"], "landed again": found["landedAgain"]}
     print_result(found, pairs(shown), settings.output)
@@ -161,12 +160,6 @@ def prune(
     before: Annotated[int, typer.Argument(min=0, metavar="SLOT", help="The oldest slot that is kept.")],
 ) -> None:
     """Have a running local K2 forget the blocks and transactions of old slots."""
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     found = trio.run(call_admin, settings.rpc_url, "pruneHistory", before)
     print_result(found, pairs({"oldest slot": found["firstSlot"]}), settings.output)
-
-
-def _settings(ctx: typer.Context) -> Any:
-    invocation: Invocation = ctx.obj
-    configure_logs(invocation.verbosity, "warning")
-    return load_settings(invocation).settings

@@ -16,9 +16,8 @@ from rich.text import Text
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from koii_p2p.cli.main import Invocation
-from koii_p2p.cli.output import configure_logs, koii, pairs, print_result, table
-from koii_p2p.cli.settings import load_settings
+from koii_p2p.cli.output import koii, pairs, print_result, table
+from koii_p2p.cli.settings import settings_of
 from koii_p2p.errors import CheckFailed
 from koii_p2p.limits import Limits
 from koii_p2p.localk2.task_reader import KOII_TASK_PROGRAM, KPL_TASK_PROGRAM, JsonTaskReader
@@ -425,9 +424,7 @@ def _run(
     read: Callable[[RpcClient], Coroutine[Any, Any, Found]],
     shown: Callable[[Found], RenderableType],
 ) -> None:
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
+    settings = settings_of(ctx)
 
     async def connect() -> Found:
         async with RpcClient(settings.rpc_url) as rpc:

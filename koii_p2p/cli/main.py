@@ -47,6 +47,17 @@ COMMANDS = {
     "config": Command("koii_p2p.cli.settings_commands", "Show settings and where they come from."),
     "join": Command("koii_p2p.cli.join", "Run a node."),
     "status": Command("koii_p2p.cli.status", "Show a running node: peers, tasks, rounds."),
+    "peers": Command("koii_p2p.cli.peers", "Show whom a running node is connected with."),
+    "reach": Command("koii_p2p.cli.reach", "Tell whether and how others can get at this node."),
+    "logs": Command("koii_p2p.cli.logs", "Show the log of a node of this home, running or not."),
+    "mesh": Command("koii_p2p.cli.mesh", "Show how a running node's messages spread."),
+    "dht": Command("koii_p2p.cli.dht", "Look into the DHT, and find a peer by its key."),
+    "resources": Command("koii_p2p.cli.resources", "Show what a running node uses, and its limits."),
+    "doctor": Command(
+        "koii_p2p.cli.doctor", "Look for what keeps this node from working, and how to mend it."
+    ),
+    "data": Command("koii_p2p.cli.data", "Put, get, pin and list task data."),
+    "collection": Command("koii_p2p.cli.collection", "Write, read and follow a task's documents."),
     "round": Command("koii_p2p.cli.round_show", "Show one round: submissions, votes, outcomes, anchors."),
     "explain": Command("koii_p2p.cli.explain", "Say why a key was or was not paid for a round."),
     "receipt": Command("koii_p2p.cli.receipt", "Write and check proofs of what a round came to for a key."),
@@ -58,6 +69,9 @@ COMMANDS = {
     "task": Command("koii_p2p.cli.tasks", "Look at tasks; create, fund, pause, update and close them."),
     "k2": Command("koii_p2p.cli.k2", "Run a local K2; give out its coins."),
     "testnet": Command("koii_p2p.cli.testnet", "Run, watch, check and end a network of real nodes."),
+    "lab": Command(
+        "koii_p2p.cli.lab", "Experiments: thousands of simulated nodes, from a question to a report."
+    ),
 }
 
 GLOBAL_FLAGS = {

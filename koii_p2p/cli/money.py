@@ -14,7 +14,7 @@ from solders.instruction import Instruction
 from koii_p2p.cli.key_names import text_of
 from koii_p2p.cli.lists_at_hand import ListOption, PeerOption, list_at_hand
 from koii_p2p.cli.output import koii, pairs, print_result
-from koii_p2p.cli.settings import Settings
+from koii_p2p.cli.settings import Settings, settings_of
 from koii_p2p.cli.spending import (
     AmountArgument,
     NotPossible,
@@ -26,7 +26,6 @@ from koii_p2p.cli.spending import (
     amount_given,
     named,
     purse_of,
-    settings_of,
     task_given,
 )
 from koii_p2p.errors import ConfigurationError

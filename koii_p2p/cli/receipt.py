@@ -33,7 +33,7 @@ from koii_p2p.cli.round_facts import (
     read_task,
     saved_k2,
 )
-from koii_p2p.cli.settings import Settings, load_settings
+from koii_p2p.cli.settings import Settings, load_settings, settings_of
 from koii_p2p.errors import CheckFailed, ConfigurationError
 from koii_p2p.limits import Limits
 from koii_p2p.rounds.anchors import AnchoredRound
@@ -188,9 +188,7 @@ def verify(
     """Check a receipt against K2, or against a dump of the task's account. Needs no node. Exits with 1 if it fails."""
     if account is not None and evidence is not None:
         raise typer.BadParameter("--account and --evidence exclude each other", param_hint="--account")
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
+    settings = settings_of(ctx)
     told = None if genesis is None else key_given(genesis, "--genesis")
     read = _read(file)
     if read.program != PROGRAM_ID:

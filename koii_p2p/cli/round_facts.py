@@ -17,6 +17,7 @@ import typer
 
 from koii_p2p.cli.key_names import chosen_key, key_given, text_of
 from koii_p2p.cli.round_sources import RunningNode, SavedTestnet, Source, StoppedNode, asked_peer
+from koii_p2p.cli.running_node import only_task
 from koii_p2p.cli.settings import Loaded, Settings
 from koii_p2p.errors import ChainError, ConfigurationError
 from koii_p2p.limits import Limits
@@ -350,7 +351,7 @@ async def _of_peer(settings: Settings, address: str, asked: Asked) -> Gathered:
 async def _of_running_node(loaded: Loaded, asked: Asked) -> Gathered:
     async with NodeClient.of_home(loaded.settings.home) as client:
         status = await client.status()
-        chosen = asked.task or _only(tuple(str(task["task"]) for task in status["tasks"]))
+        chosen = asked.task or only_task(tuple(str(task["task"]) for task in status["tasks"]))
         given = loaded.origins["url"] != "default"
         url = loaded.settings.rpc_url if given else str(status["cluster"]["url"])
         async with _rpc(url) as rpc:
@@ -366,7 +367,7 @@ async def _of_running_node(loaded: Loaded, asked: Asked) -> Gathered:
 
 
 async def _of_stopped_node(settings: Settings, home: Home, asked: Asked) -> Gathered:
-    chosen = asked.task or _only(tuple(spec.partition("=")[0] for spec in settings.tasks))
+    chosen = asked.task or only_task(tuple(spec.partition("=")[0] for spec in settings.tasks))
     async with _rpc(settings.rpc_url) as rpc:
         on_k2 = await read_k2(rpc, key_given(chosen, "--task"), asked.round)
     path = home.database_of(on_k2.genesis)
@@ -384,16 +385,6 @@ async def _of_stopped_node(settings: Settings, home: Home, asked: Asked) -> Gath
 
 def _rpc(url: str) -> RpcClient:
     return RpcClient(url, limits=Limits())
-
-
-def _only(tasks: tuple[str, ...]) -> str:
-    if len(tasks) != 1:
-        raise ConfigurationError(
-            "It is not clear which task is meant.",
-            f"The node works on {', '.join(tasks) or 'none that its settings name'}.",
-            "Name one with --task.",
-        )
-    return tasks[0]
 
 
 async def _gathered(on_k2: OnK2, source: Source, number: int, own_key: bytes | None) -> Gathered:

@@ -10,10 +10,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from koii_p2p.cli.main import Invocation
-from koii_p2p.cli.output import configure_logs, koii, pairs, print_result, table
-from koii_p2p.cli.settings import load_settings
-from koii_p2p.errors import CheckFailed, ConfigurationError
+from koii_p2p.cli.output import koii, pairs, print_result, table
+from koii_p2p.cli.running_node import only_task
+from koii_p2p.cli.settings import settings_of
+from koii_p2p.errors import CheckFailed
 from koii_p2p.testnets.node_client import NodeClient
 
 app = typer.Typer()
@@ -33,13 +33,11 @@ def show(
     ] = None,
 ) -> None:
     """Show a round: who submitted what, who voted how, the outcome, the amounts and what K2 holds."""
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
+    settings = settings_of(ctx)
 
     async def read() -> dict[str, Any]:
         async with NodeClient.of_home(settings.home) as client:
-            chosen = task or _only_task(await client.status())
+            chosen = task or only_task([str(one["task"]) for one in (await client.status())["tasks"]])
             found = await client.round(chosen, number)
         if found is None:
             raise CheckFailed(
@@ -51,17 +49,6 @@ def show(
 
     found = trio.run(read)
     print_result(found, round_tables(found), settings.output)
-
-
-def _only_task(status: Mapping[str, Any]) -> str:
-    tasks = [str(task["task"]) for task in status["tasks"]]
-    if len(tasks) != 1:
-        raise ConfigurationError(
-            "It is not clear which task is meant.",
-            f"The node works on {', '.join(tasks) or 'none'}.",
-            "Name one with --task.",
-        )
-    return tasks[0]
 
 
 def round_tables(found: Mapping[str, Any]) -> RenderableType:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import platformdirs
+import typer
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -22,7 +23,9 @@ from pydantic_settings import (
 )
 
 from koii_p2p.cli.main import Invocation, OutputFormat
+from koii_p2p.cli.output import configure_logs
 from koii_p2p.errors import ConfigurationError
+from koii_p2p.network.settings import DhtMode
 from koii_p2p.settlement.priority_fees import PriorityFees
 from koii_p2p.settlement.rpc_urls import shown_url
 
@@ -97,10 +100,32 @@ class Settings(BaseSettings):
     listen: Names = Field(
         default=("/ip4/0.0.0.0/tcp/0",), description="Addresses to listen on for peers (multiaddrs)."
     )
+    announce: Names = Field(
+        default=(),
+        description="Addresses to tell peers in place of the listening ones, as behind a router (multiaddrs).",
+    )
     bootstrap: Names = Field(default=(), description="Peers to connect to first (multiaddrs with /p2p/).")
+    relay: bool = Field(
+        default=False,
+        description="Carry connections to nodes that nobody can dial; for a node that others can dial itself.",
+    )
     mdns: bool = Field(default=True, description="Find peers on the local network by multicast DNS.")
+    dht: DhtMode = Field(
+        default="auto",
+        description="The DHT: auto (serve others once they can reach this node), client, server, or off; docs/dht.md.",
+    )
     api_port: int = Field(
         default=0, ge=0, le=65535, description="Port of the operator's API on loopback; 0 picks a free one."
+    )
+    task_host: str | None = Field(
+        default=None,
+        description="Address to serve the REST of tasks on; with neither this nor task_port it is not served.",
+    )
+    task_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for the REST of tasks: 30017 if only task_host is given; 0 picks a free one.",
     )
     priority_fee_least: int = Field(
         default=0,
@@ -197,6 +222,14 @@ def load_settings(invocation: Invocation, **flags: object) -> Loaded:
     except ValidationError as error:
         raise _invalid(error, origins) from error
     return Loaded(settings, origins, file if file.exists() else None)
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """The settings of a command that does one thing and ends; it logs warnings only."""
+    invocation: Invocation = ctx.obj
+    settings = load_settings(invocation).settings
+    configure_logs(invocation.verbosity, "warning")
+    return settings
 
 
 def _home(given: Mapping[str, object], environment: Mapping[str, object]) -> Path:

@@ -15,9 +15,9 @@ from solders.instruction import Instruction
 
 from koii_p2p.cli.amounts import roe_given
 from koii_p2p.cli.key_names import key_given, text_of
-from koii_p2p.cli.main import EXIT_USAGE, Invocation, OutputFormat
-from koii_p2p.cli.output import configure_logs, koii
-from koii_p2p.cli.settings import Settings, load_settings
+from koii_p2p.cli.main import EXIT_USAGE, OutputFormat
+from koii_p2p.cli.output import koii, plain
+from koii_p2p.cli.settings import Settings
 from koii_p2p.errors import ChainError, OperatorError
 from koii_p2p.limits import Limits
 from koii_p2p.records.keys import SecretKey
@@ -187,14 +187,6 @@ def _agreed() -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def settings_of(ctx: typer.Context) -> Settings:
-    """The settings of a command that talks with K2 and ends; it logs warnings only."""
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
-    return settings
-
-
 @asynccontextmanager
 async def purse_of(settings: Settings) -> AsyncIterator[Purse]:
     """Both keys of the home, and a client of K2. Raises `ConfigurationError` for a key that is not there."""
@@ -218,11 +210,6 @@ async def reader_of(settings: Settings) -> AsyncIterator[tuple[RpcClient, Progra
     """For commands that only read: the key in it is nobody's."""
     async with RpcClient(settings.rpc_url, limits=Limits()) as rpc:
         yield rpc, ProgramSettlement(rpc, SecretKey.generate())
-
-
-def plain(text: str) -> str:
-    """What a task says of itself, for a terminal: nothing in it moves the cursor or hides what follows."""
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 def named(state: TaskState) -> str:

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import trio
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
-from koii_p2p.cli.main import Invocation, OutputFormat
-from koii_p2p.cli.output import configure_logs, pairs, print_result, table
-from koii_p2p.cli.settings import load_settings
+from koii_p2p.cli.output import pairs, plain, table
+from koii_p2p.cli.running_node import WatchOption, show
 from koii_p2p.testnets.node_client import NodeClient
 
-WATCH_SECONDS = 1.0
 
-
-def command(
-    ctx: typer.Context,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")
-    ] = False,
-) -> None:
+def command(ctx: typer.Context, watch: WatchOption = False) -> None:
     """Show the node that runs from this home: its keys, K2, peers, tasks and rounds in flight."""
-    invocation: Invocation = ctx.obj
-    settings = load_settings(invocation).settings
-    configure_logs(invocation.verbosity, "warning")
-
-    async def read() -> dict[str, Any]:
-        async with NodeClient.of_home(settings.home) as client:
-            return await client.status()
-
-    found = trio.run(read)
-    if not watch:
-        print_result(found, status_table(found), settings.output)
-    elif settings.output is OutputFormat.JSON or not sys.stdout.isatty():
-        while True:
-            print(
-                json.dumps(found) if settings.output is OutputFormat.JSON else status_line(found), flush=True
-            )
-            time.sleep(WATCH_SECONDS)
-            found = trio.run(read)
-    else:
-        with Live(status_table(found), auto_refresh=False) as live:
-            while True:
-                live.update(status_table(found), refresh=True)
-                time.sleep(WATCH_SECONDS)
-                found = trio.run(read)
+    show(ctx, NodeClient.status, status_table, status_line, watch)
 
 
 def status_line(found: Mapping[str, Any]) -> str:
@@ -76,6 +40,8 @@ def status_table(found: Mapping[str, Any]) -> RenderableType:
         "peers": f"{network['peers']} ({network['banned']} banned)",
         "running": f"{found['uptime_seconds']:.0f} s, process {found['pid']}, version {found['version']}",
     }
+    if url := found.get("task_http", {}).get("url"):
+        about["REST of tasks"] = url
     carrier = found["carrier"]
     if carrier["note"]:
         about["carrier"] = f"{carrier['name']}: {carrier['note']}"
@@ -87,12 +53,12 @@ def status_table(found: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [pairs(about)]
     for task in found["tasks"]:
         parts += [
-            Text(f"\n{task['name']}  {task['task']}  period {task['period']}", style="bold"),
+            Text(f"\n{plain(task['name'])}  {task['task']}  period {task['period']}", style="bold"),
             *(Text(f"  {line}") for line in _life(task)),
             _rounds(task),
         ]
         actions = task["actions"]
-        parts += [Text(f"  not done: {name}: {why}") for name, why in actions["last_failures"].items()]
+        parts += [Text(f"  not done: {name}: {plain(why)}") for name, why in actions["last_failures"].items()]
         parts += [Text(f"  not carried: {name}: {why}") for name, why in actions["not_carried"].items()]
     for task in found["closed_tasks"]:
         line = f"\n{task['task']}  closed in slot {task['closed_slot']}"
@@ -111,6 +77,8 @@ def _life(task: Mapping[str, Any]) -> Iterator[str]:
         yield f"was inactive: no rounds from {first} to {end - 1}"
     if task["successor"] is not None:
         yield f"its creator names a task that takes over: {task['successor']}"
+    if (task.get("succession") or {}).get("why"):
+        yield f"which was not joined: {plain(task['succession']['why'])}"
 
 
 def _rounds(task: Mapping[str, Any]) -> RenderableType:

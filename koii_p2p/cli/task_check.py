@@ -1,24 +1,30 @@
-"""`koii-p2p task check`: whether a task's settings can be used, and what they come to. It asks no node and no K2."""
+"""`koii-p2p task check`: whether a task's settings can be used, what they come to, and whether its code answers alike.
+
+It asks no node and no K2.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import trio
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from koii_p2p.cli.main import Invocation
-from koii_p2p.cli.output import koii, pairs, print_result, table
+from koii_p2p.cli.output import configure_logs, koii, pairs, plain, print_result, table
 from koii_p2p.cli.settings import load_settings
-from koii_p2p.cli.spending import plain
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.rounds.terms import TermsError
 from koii_p2p.tasks.config_task import SECTION, config_file, load_config
 from koii_p2p.tasks.config_terms import MEANINGS, TaskPlan, metadata_of, plan_of, seconds_of, timetable
+from koii_p2p.tasks.determinism import CodeCheck, check_code
+from koii_p2p.tasks.loader import TASK_FILE
 from koii_p2p.tasks.rule_words import rules_in_words, rules_json
 
 PathArgument = Annotated[
@@ -28,12 +34,47 @@ PathArgument = Annotated[
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def check(ctx: typer.Context, path: PathArgument) -> None:
-    """Check a task's config-task.yml: what it becomes in slots, Roe and seconds, and what its fields mean here."""
+def check(ctx: typer.Context, path: PathArgument) -> int:
+    """Check a task: what its config-task.yml becomes in slots, Roe and seconds, and whether its code answers alike.
+
+    Where there is a task.py beside the file, its functions are looked at, and audit and distribution are called in
+    several workers that differ in the order of sets, in clock, and in whose node they are. The exit code is 1 if they
+    answer differently, or cannot be called.
+    """
     invocation: Invocation = ctx.obj
     settings = load_settings(invocation).settings
+    configure_logs(invocation.verbosity, "error")
     found = report(path)
-    print_result(found, _for_a_person(found), settings.output)
+    code = _code(path, found["bounty_per_round"], found["slash_basis_points"])
+    found["code"] = None if code is None else asdict(code)
+    print_result(found, Group(_for_a_person(found), Text(), *_code_shown(code)), settings.output)
+    return 1 if code is not None and code.findings else 0
+
+
+def _code(path: Path, bounty: int, slash_basis_points: int) -> CodeCheck | None:
+    """What there is to say of the code beside a config, None if there is none. Raises `ConfigurationError`."""
+    place = config_file(path).parent
+    if not (place / TASK_FILE).is_file():
+        return None
+
+    async def look() -> CodeCheck:
+        with tempfile.TemporaryDirectory(prefix="koii-p2p-") as folder:
+            return await check_code(place, Path(folder), bounty=bounty, slash_basis_points=slash_basis_points)
+
+    return trio.run(look)
+
+
+def _code_shown(code: CodeCheck | None) -> list[RenderableType]:
+    if code is None:
+        return [Text(f"The code was not looked at: there is no {TASK_FILE} beside the file.")]
+    rows = [(one.name, "own" if one.own else "inherited", one.fault or "fits") for one in code.functions]
+    shown: list[RenderableType] = [table(("function", "whose", "as nodes call it"), rows), Text()]
+    shown += [Text(f"not tried: {plain(note)}") for note in code.notes]
+    shown += [Text(f"found: {plain(finding)}", style="yellow") for finding in code.findings]
+    if not code.findings:
+        text = f"{code.class_name} answered {code.calls} calls of audit and distribution alike in workers that differ."
+        shown.append(Text(text))
+    return shown
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -44,7 +85,7 @@ def report(path: Path) -> dict[str, Any]:
     if not plan.program:
         warnings.append(
             "The program's name on K2 would be the CID of an upload, which this file cannot know: give it to "
-            f"`task create` with --program, or as `program` under {SECTION}."
+            f"`task create` with --program, or as `program` under {SECTION}; or --publish the folder."
         )
     _check_terms(plan)
     slots = timetable(plan)

@@ -14,8 +14,8 @@ from solders.instruction import Instruction
 
 from koii_p2p.cli.amounts import roe_given
 from koii_p2p.cli.key_names import key_given, text_of
-from koii_p2p.cli.output import koii, pairs, print_result, table
-from koii_p2p.cli.settings import Settings
+from koii_p2p.cli.output import koii, pairs, plain, print_result, table
+from koii_p2p.cli.settings import Settings, settings_of
 from koii_p2p.cli.spending import (
     AmountArgument,
     NotPossible,
@@ -26,16 +26,20 @@ from koii_p2p.cli.spending import (
     YesOption,
     amount_given,
     named,
-    plain,
     reader_of,
-    settings_of,
     task_given,
     wallet_of,
 )
 from koii_p2p.cli.task_check import check
+from koii_p2p.cli.task_logs import logs
+from koii_p2p.cli.task_new import new
+from koii_p2p.cli.task_pack import PublishOption, pack, published
 from koii_p2p.cli.task_plan import Planned, planned
+from koii_p2p.cli.task_rehearsal import rehearsal
 from koii_p2p.cli.task_rules import RuleOption, rule_words
+from koii_p2p.cli.task_trust import app as trust
 from koii_p2p.errors import ChainError, ConfigurationError
+from koii_p2p.network.task_bootstrap import bootstrap_text
 from koii_p2p.rounds.audit_rules import RulesError
 from koii_p2p.rounds.terms import U64_MAX, TaskTerms, TermsError
 from koii_p2p.settlement import instructions as encode
@@ -219,10 +223,15 @@ def _for_a_person(found: dict[str, Any]) -> dict[str, object]:
     return shown
 
 
-# --- create and fund
+# --- write, try, create and fund
 
 
+app.command("new")(new)
 app.command("check")(check)
+app.command("test")(rehearsal)
+app.command("logs")(logs)
+app.command("pack")(pack)
+app.add_typer(trust, name="trust")
 
 
 @app.command("create")
@@ -285,6 +294,7 @@ def create(
         ),
     ] = None,
     rule: RuleOption = None,
+    publish: PublishOption = False,
     nonce: Annotated[
         int | None,
         typer.Option("--nonce", min=0, max=U64_MAX, help="The address follows from it; drawn if not given."),
@@ -295,7 +305,7 @@ def create(
     settings = settings_of(ctx)
     options = {
         "name": name,
-        "program": program,
+        "program": published(settings, path, program) if publish else program,
         "round_time": round_time,
         "submission_window": submission_window,
         "audit_window": audit_window,
@@ -461,6 +471,14 @@ def update(
         str | None,
         typer.Option("--metadata", help="What it says of itself, such as a CID; at most 64 bytes."),
     ] = None,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(
+            "--bootstrap",
+            metavar="ADDR",
+            help="In place of --metadata: a peer that its nodes call first, /ip4/.../tcp/.../p2p/...",
+        ),
+    ] = None,
     successor: Annotated[
         str | None,
         typer.Option("--successor", metavar="TASK", help="The task that takes over; its own id for none."),
@@ -469,8 +487,12 @@ def update(
 ) -> None:
     """Change what one's own task says of itself, or which one takes over. What is not given stays."""
     settings, where = settings_of(ctx), task_given(task)
+    if bootstrap is not None:
+        if metadata is not None:
+            raise typer.BadParameter("the record has room for one of them", param_hint="--bootstrap")
+        metadata = bootstrap_text(bootstrap)
     if metadata is None and successor is None:
-        raise typer.BadParameter("give --metadata, --successor or both", param_hint="--metadata")
+        raise typer.BadParameter("give --metadata, --bootstrap or --successor", param_hint="--metadata")
     other = None if successor is None else key_given(successor, "--successor")
     _print(settings, *trio.run(_update, settings, where, metadata, other, yes))
 

@@ -7,6 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,21 +20,24 @@ from rich.console import Group
 from rich.text import Text
 
 from koii_p2p.cli.amounts import roe_given
-from koii_p2p.cli.main import EXIT_INTERRUPTED, Invocation, OutputFormat
-from koii_p2p.cli.output import configure_logs, print_result, table
-from koii_p2p.cli.settings import PREFIX, Settings, load_settings
+from koii_p2p.cli.list_rule import CodeOption, existing, rule_of, with_rule
+from koii_p2p.cli.main import EXIT_INTERRUPTED, OutputFormat
+from koii_p2p.cli.output import print_result, table
+from koii_p2p.cli.settings import PREFIX, settings_of
 from koii_p2p.cli.status import status_line
 from koii_p2p.cli.testnet_view import View, outcome_tables
 from koii_p2p.errors import ConfigurationError, NetworkError
 from koii_p2p.limits import Limits
-from koii_p2p.rounds.audit_rules import Profile
-from koii_p2p.testnets.audit_table import names_of
+from koii_p2p.rounds.audit_table import PROFILES
+from koii_p2p.settlement.layouts import LayoutError, decode_task
+from koii_p2p.testnets.chaos import NAMED, read_chaos
+from koii_p2p.testnets.chaos_service import ask_for_chaos
 from koii_p2p.testnets.down import take_down
-from koii_p2p.testnets.evidence import load_evidence
+from koii_p2p.testnets.evidence import Evidence, load_evidence
 from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.outcome import Outcome, outcome_json
-from koii_p2p.testnets.run import Run, check_running, check_saved, outcome_from, run_testnet
+from koii_p2p.testnets.run import Run, outcome_from, read_running, read_saved, run_testnet
 from koii_p2p.testnets.topology import load_topology
 
 FOLLOW_SECONDS = 0.5
@@ -78,12 +84,26 @@ def up(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help=f"How work is audited: {', '.join(names_of(Profile))}. hardened."),
+        typer.Option("--profile", help=f"How work is audited: {', '.join(PROFILES)}. hardened."),
     ] = None,
     sealed: Annotated[
         bool | None,
         typer.Option(
             "--sealed/--open", help="Ballots sealed first and revealed later, or open ones. --open."
+        ),
+    ] = None,
+    task_network: Annotated[
+        bool | None,
+        typer.Option(
+            "--task-network",
+            help="Let the task reach the network, other nodes' REST too, if its config-task.yml asks for it.",
+        ),
+    ] = None,
+    trace: Annotated[
+        bool | None,
+        typer.Option(
+            "--trace",
+            help="Have each node write when it signs and first hears each record: DIR/node-00/trace.jsonl.",
         ),
     ] = None,
     keep: Annotated[
@@ -96,7 +116,7 @@ def up(
     What an earlier testnet left in the folder is removed. The exit code is 0 only if all rounds were settled and
     verified, and every node was paid and slashed, exactly, what its behaviour leads to under the task's audit rules.
     """
-    settings = _settings(ctx.obj)
+    settings = settings_of(ctx)
     flags = {
         "nodes": nodes,
         "cheaters": cheaters,
@@ -108,6 +128,8 @@ def up(
         "k2_port": k2_port,
         "profile": profile,
         "sealed": sealed,
+        "task_network": task_network,
+        "trace": trace,
     }
     topology = load_topology(file, flags)
     place = _folder(folder)
@@ -122,6 +144,7 @@ def up(
                 "deaths": list(run.deaths),
             }
             found |= {"ok": run.ok, "evidence": str(place.evidence), "k2": dict(run.k2)}
+            found["network"] = dict(run.network)
             deaths = [Text(f"not as expected: {death}", style="yellow") for death in run.deaths]
             print_result(found, Group(outcome_tables(run.outcome, run.seconds), *deaths), settings.output)
             sys.stdout.flush()
@@ -139,7 +162,12 @@ def up(
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope, view)
                     run = await run_testnet(
-                        topology, place, _environment(), view, keep=finished if keep else None
+                        topology,
+                        place,
+                        _environment(),
+                        view,
+                        keep=finished if keep else None,
+                        rule=partial(rule_of, topology.task),
                     )
                     finished(run)
                     nursery.cancel_scope.cancel()
@@ -159,7 +187,7 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 @app.command("down")
 def down(ctx: typer.Context, folder: DirOption = None) -> None:
     """End the testnet of a folder, from any shell: every process of it, and no other."""
-    settings = _settings(ctx.obj)
+    settings = settings_of(ctx)
     place = _folder(folder)
     ended = take_down(place)
     text = (
@@ -171,7 +199,7 @@ def down(ctx: typer.Context, folder: DirOption = None) -> None:
 @app.command("status")
 def status(ctx: typer.Context, folder: DirOption = None) -> None:
     """Show the processes of a testnet and, where a node answers, its rounds."""
-    settings = _settings(ctx.obj)
+    settings = settings_of(ctx)
     place = _folder(folder)
     state = place.read()
     if state is None:
@@ -222,19 +250,72 @@ def check(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="Check this saved evidence; no testnet needs to run.")
     ] = None,
+    code: CodeOption = None,
     folder: DirOption = None,
 ) -> int:
-    """Recompute everything again: from a testnet that runs, from what it left, or from an evidence folder."""
-    settings = _settings(ctx.obj)
+    """Recompute everything again: from a testnet that runs, from what it left, or from an evidence folder.
+
+    Lists of a task with a distribution of its own are recomputed with its code: that of --code, or where the testnet of
+    the folder had it. Without it they are not recomputed, which is said, and the exit code is 1.
+    """
+    settings = settings_of(ctx)
     place = _folder(folder)
-    outcome: Outcome
     if evidence is not None:
-        outcome = outcome_from(load_evidence(evidence, Limits()))
+        found, where = load_evidence(evidence, Limits()), None
     else:
-        state = place.read() if place.is_held() else None
-        outcome = check_saved(place) if state is None else trio.run(check_running, place, state)
+        state = place.read()
+        running = place.is_held() and state is not None
+        found = trio.run(read_running, place, state) if running and state is not None else read_saved(place)
+        where = None if state is None or state.code is None else Path(state.code)
+    outcome = trio.run(_outcome, found, where if code is None else existing(code), code is not None)
     print_result(outcome_json(outcome), outcome_tables(outcome), settings.output)
     return 0 if outcome.ok else 1
+
+
+async def _outcome(evidence: Evidence, code: Path | None, given: bool) -> Outcome:
+    """Check evidence, with the task's code if it is there; `given` is whether the path is an operator's word."""
+    task = evidence.chain.task
+    if code is None or not (given or code.exists()):
+        return outcome_from(evidence)
+    try:
+        terms = decode_task(task, evidence.chain.task_account.data, vault=0).terms
+    except LayoutError:
+        return outcome_from(evidence)  # which says what is wrong with the account
+    return await with_rule(code, terms, partial(outcome_from, replace(evidence, own_distribution=False)))
+
+
+@app.command("chaos")
+def chaos(
+    ctx: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help=f"A TOML file of steps, or: {', '.join(NAMED)}.")
+    ],
+    folder: DirOption = None,
+) -> None:
+    """Kill nodes, cut the network and heal it, in a testnet that goes on (`testnet up --keep`); says what it does.
+
+    What was done is undone at the end, and on Ctrl-C. `testnet check` says afterwards whether all rounds are well.
+    """
+    settings = settings_of(ctx)
+    place = _folder(folder)
+    state = place.read()
+    if state is None:
+        raise _no_testnet(place)
+    text = NAMED[what](len(state.nodes)) if what in NAMED else read_chaos(Path(what))
+    counts: dict[str, Any] = {}
+
+    async def play() -> None:
+        async with aclosing(ask_for_chaos(place, text)) as told:
+            async for found in told:
+                if "note" in found:
+                    print(found["note"], file=sys.stderr, flush=True)
+                counts.update(found.get("counts", {}))
+
+    trio.run(play)
+    shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    print_result(
+        {"counts": counts}, Text(f"done; so far there were {shown or 'no troubles'}"), settings.output
+    )
 
 
 @app.command("logs")
@@ -290,11 +371,6 @@ def _print_lines(lines: list[str], label: str | None) -> None:
     for line in lines:
         print(line if label is None else f"{label}  {line}")
     sys.stdout.flush()
-
-
-def _settings(invocation: Invocation) -> Settings:
-    configure_logs(invocation.verbosity, "warning")
-    return load_settings(invocation).settings
 
 
 def _folder(given: Path | None) -> NetFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -93,6 +94,8 @@ def live_table(net: RunningNet, snapshot: Snapshot) -> RenderableType:
         rows,
     )
     troubles = [Text(f"K2: {net.topology.k2}; {net.k2_play}")] if net.topology.k2.any else []
+    if net.topology.network.any:
+        troubles.append(Text(f"network: {net.topology.network}; {net.network_play}"))
     return Group(head, *troubles, Text(), rounds, Text(), _nodes(net, snapshot))
 
 
@@ -170,13 +173,24 @@ def outcome_tables(outcome: Outcome, seconds: float | None = None) -> Renderable
         parts += [*(Text(remark) for remark in outcome.remarks), Text()]
     parts += [Text(f"wrong: {finding}", style="red") for finding in outcome.report.findings]
     parts += [Text(f"not as expected: {failure}", style="yellow") for failure in outcome.failures]
+    parts += [Text(f"as expected: {one.name}: {one.found}") for one in outcome.expected if one.ok]
     rounds, verified = len(outcome.report.rounds) - outcome.first, outcome.report.verified
     took = "" if seconds is None else f"; {seconds:.0f} s"
     parts.append(Text(f"rounds settled: {outcome.settled} of {rounds}{took}"))
-    parts.append(
-        Text(f"verified: {'yes' if verified else 'no'}", style="bold green" if verified else "bold red")
-    )
+    if outcome.report.unrecomputed and not outcome.report.findings:
+        parts.append(_not_recomputed(outcome.report.unrecomputed))
+    else:
+        parts.append(
+            Text(f"verified: {'yes' if verified else 'no'}", style="bold green" if verified else "bold red")
+        )
     return Group(*parts)
+
+
+def _not_recomputed(rounds: Mapping[int, str]) -> Text:
+    """Neither yes nor no: what the check could not do, and what would let it."""
+    numbers = ", ".join(str(number) for number in rounds)
+    text = f"verified: all but the lists of rounds {numbers}, which were not recomputed: {next(iter(rounds.values()))}"
+    return Text(f"{text}. Name the task's code with --code.", style="bold yellow")
 
 
 def _outcome_nodes(outcome: Outcome) -> RenderableType:

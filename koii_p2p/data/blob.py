@@ -40,17 +40,24 @@ class CodedBlock:
 class BlobEncoder:
     """Cuts a stream into blocks and codes each as soon as it is whole. Holds less than a block between calls.
 
-    With a `cipher`, blocks are closed before they are coded, and are as long as others with what that adds.
+    With a `cipher`, blocks are closed before they are coded, and are as long as others with what that adds. `seed`
+    goes into the manifest, for who places the shards.
     Raises `DataError` for a block size that is not 1 KiB to 1 MiB.
     """
 
     def __init__(
-        self, code: Code, *, block_bytes: int = BLOCK_BYTES, cipher: BlockCipher | None = None
+        self,
+        code: Code,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        cipher: BlockCipher | None = None,
+        seed: bytes | None = None,
     ) -> None:
         check_block_bytes(block_bytes)
         self._code = code
         self._block_bytes = block_bytes
         self._cipher = cipher
+        self._seed = seed
         self._plain_bytes = block_bytes - (OVERHEAD_BYTES if cipher else 0)
         self._most = largest_blob(code, block_bytes) // block_bytes * self._plain_bytes
         self._taken = 0
@@ -94,7 +101,13 @@ class BlobEncoder:
         self._finished = True
         prefix = self._cipher.prefix if self._cipher else None
         manifest = Manifest(
-            self._size, self._block_bytes, self._code, self._digest.digest(), tuple(self._entries), prefix
+            self._size,
+            self._block_bytes,
+            self._code,
+            self._digest.digest(),
+            tuple(self._entries),
+            prefix,
+            self._seed,
         )
         return last, manifest
 
@@ -126,6 +139,10 @@ class Verdict(Meaning):
     UNKNOWN = "unknown", "The blob has no such block or shard: the question was wrong, not the answer."
     WRONG_LENGTH = "wrong_length", "Not as long as the manifest says: whoever sent it is to blame."
     WRONG_HASH = "wrong_hash", "Not the bytes whose hash the manifest has: whoever sent it is to blame."
+    WRONG_ROOT = (
+        "wrong_root",
+        "The right bytes, and not the Merkle root that the manifest has: its author lied.",
+    )
 
     @property
     def is_sender_wrong(self) -> bool:
@@ -151,6 +168,18 @@ class Wanted:
 
 
 def check_shard(manifest: Manifest, block: int, shard: int, data: bytes) -> Verdict:
+    """What `check_bytes` says, and whether their Merkle root is the manifest's: for who is to hold them.
+
+    A manifest with right hashes and wrong roots can be read, and makes a liar of every holder that is challenged; so
+    nobody holds a shard of one.
+    """
+    verdict = check_bytes(manifest, block, shard, data)
+    if verdict is Verdict.TAKEN and shard_root(data) != manifest.blocks[block].roots[shard]:
+        return Verdict.WRONG_ROOT
+    return verdict
+
+
+def check_bytes(manifest: Manifest, block: int, shard: int, data: bytes) -> Verdict:
     """Whether these bytes are the shard of this number of this block: TAKEN, or what is wrong. Keeps nothing."""
     if not (0 <= block < len(manifest.blocks) and 0 <= shard < manifest.code.shards):
         return Verdict.UNKNOWN
@@ -199,10 +228,11 @@ class BlobDecoder:
                 found.append(Wanted(block, code.needed - len(kept), others))
         return tuple(found)
 
-    def feed(self, block: int, shard: int, data: bytes) -> Fed:
-        """Take one shard. Raises `DataError` when right shards make up a wrong block, or the key is wrong.
+    def feed(self, block: int, shard: int, data: bytes, *, checked: bool = False) -> Fed:
+        """Take one shard; one that is `checked` was TAKEN by `check_bytes`, and is not hashed again.
 
-        The first is the doing of who wrote the manifest, never of who sent shards; the blob cannot be had.
+        Raises `DataError` when right shards make up a wrong block, or the key is wrong. The first is the doing of who
+        wrote the manifest, never of who sent shards; the blob cannot be had.
         """
         code = self._manifest.code
         if not (0 <= block < len(self._manifest.blocks) and 0 <= shard < code.shards):
@@ -211,7 +241,7 @@ class BlobDecoder:
             return Fed(Verdict.TOO_EARLY)
         if block < self._next or block in self._whole or shard in self._kept.get(block, {}):
             return Fed(Verdict.NOT_NEEDED)
-        verdict = check_shard(self._manifest, block, shard, data)
+        verdict = Verdict.TAKEN if checked else check_bytes(self._manifest, block, shard, data)
         if verdict is not Verdict.TAKEN:
             return Fed(verdict)
         kept = self._kept.setdefault(block, {})

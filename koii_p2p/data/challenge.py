@@ -82,9 +82,8 @@ def judge(given: Answer, root: bytes, shard_bytes: int, leaf: int) -> Finding:
     if not 0 <= leaf < leaves:
         raise IndexError(f"leaf {leaf} of a shard with {leaves}")
     length = min(LEAF_BYTES, shard_bytes - leaf * LEAF_BYTES)
-    if len(given.leaf) != length or (len(given.proof.siblings), given.proof.directions) != _place(
-        leaf, leaves
-    ):
+    place = len(given.proof.siblings), given.proof.directions
+    if len(given.leaf) != length or place != merkle.place_of(leaf, leaves):
         return Finding.WRONG_LEAF
     return Finding.HELD if merkle.verify(root, given.leaf, given.proof) else Finding.WRONG_PATH
 
@@ -110,15 +109,3 @@ def decode_answer(data: bytes) -> Answer:
 
 def _leaves(shard: bytes) -> list[bytes]:
     return [shard[start : start + LEAF_BYTES] for start in range(0, max(1, len(shard)), LEAF_BYTES)]
-
-
-def _place(leaf: int, leaves: int) -> tuple[int, int]:
-    """Length and directions of the path of one leaf: siblings that exist on each level, and those on the left."""
-    length = directions = 0
-    while leaves > 1:
-        if leaf ^ 1 < leaves:
-            directions |= (leaf & 1) << length
-            length += 1
-        leaf >>= 1
-        leaves = (leaves + 1) // 2
-    return length, directions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from fractions import Fraction
+from math import comb
 from typing import Final
 
 from koii_p2p.data.erasure import Code
@@ -68,6 +69,24 @@ def loss_probability(code: Code, loss: Fraction, holdings: Sequence[int] | None 
             counted[shards + count] += probability * (1 - loss)
         left = counted
     return sum(left[: code.needed], Fraction(0))
+
+
+def loss_of_some(code: Code, nodes: int, lost: int) -> Fraction:
+    """Probability that fewer than k shards of one block are left when exactly `lost` of all `nodes` are lost, exactly.
+
+    Each set of so many nodes is as likely; shards are with as many nodes as there are, dealt out evenly. So with n
+    nodes or more it is the upper tail of the hypergeometric distribution. One that sends wrong bytes counts as lost:
+    a shard that does not fit its hash is passed over like one that is not there. Raises ValueError for more than all.
+    """
+    if not 0 <= lost <= nodes:
+        raise ValueError(f"{lost} of {nodes} nodes cannot be lost.")
+    each, more = divmod(code.shards, nodes)
+    ways = 0
+    for heavy in range(max(0, lost - (nodes - more)), min(more, lost) + 1):
+        gone = heavy * (each + 1) + (lost - heavy) * each
+        if code.shards - gone < code.needed:
+            ways += comb(more, heavy) * comb(nodes - more, lost - heavy)
+    return Fraction(ways, comb(nodes, lost))
 
 
 def loss_at_worst(code: Code, loss: Fraction) -> Fraction:

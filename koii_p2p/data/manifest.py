@@ -15,6 +15,7 @@ A manifest is deterministic CBOR (RFC 8949 section 4.2.1), and its CID names the
         bstr,             ; Merkle roots of its n shards, 32 bytes each
       ]],
       ? 7: bstr .size 16, ; nonce prefix of a private blob
+      ? 8: bstr .size 32, ; seed of the placement of its shards
     }
 
 All lengths follow from the sizes. A private blob's sizes and hashes are those of its closed blocks.
@@ -47,8 +48,9 @@ LEAST_BLOCK_BYTES: Final = 1024
 MAX_BLOB_BYTES: Final = 1024 * 1024 * 1024
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 """Of 1 GiB in blocks of 1 MiB, the manifest takes 0.6 MiB with 8 shards a block and 2.1 MiB with 32."""
+SEED_BYTES: Final = 32
 
-_FIXED_BYTES: Final = 128  # more than the CBOR of everything but the blocks
+_FIXED_BYTES: Final = 192  # more than the CBOR of everything but the blocks
 _BLOCK_FIXED_BYTES: Final = 1 + 2 + DIGEST_BYTES + 2 * 5  # array, block digest, heads of two byte strings
 _DEPTH: Final = 3
 _KEY_DIGITS: Final = 2 * KEY_BYTES
@@ -76,6 +78,9 @@ class BlockEntry:
 class Manifest:
     """A blob of `size` stored bytes in blocks of `block_bytes`; `prefix` only if it is private.
 
+    `seed` is what the holders of its shards are drawn with, such as the beacon of the round it was put in; it is there
+    for every blob that nodes are to keep.
+
     Raises `DataError` when the numbers contradict each other or exceed their limits.
     """
 
@@ -85,6 +90,7 @@ class Manifest:
     digest: bytes
     blocks: tuple[BlockEntry, ...]
     prefix: bytes | None = None
+    seed: bytes | None = None
 
     def __post_init__(self) -> None:
         check_block_bytes(self.block_bytes)
@@ -105,6 +111,8 @@ class Manifest:
             _require(len(self.prefix) == PREFIX_BYTES, "its nonce prefix is not 16 bytes long")
             shortest = self.length_of(len(self.blocks) - 1) if self.blocks else OVERHEAD_BYTES + 1
             _require(shortest > OVERHEAD_BYTES, "its last block has no room for what a private block adds")
+        if self.seed is not None:
+            _require(len(self.seed) == SEED_BYTES, "its placement seed is not 32 bytes long")
 
     @property
     def content(self) -> bytes:
@@ -149,6 +157,8 @@ class Manifest:
         }
         if self.prefix is not None:
             value[7] = self.prefix
+        if self.seed is not None:
+            value[8] = self.seed
         return cbor.encode(value, max_depth=_DEPTH)
 
     @property
@@ -176,7 +186,9 @@ def decode_manifest(data: bytes, expected: bytes | None = None) -> Manifest:
         ) from error
     if not isinstance(value, dict):
         raise _bad("it is not a map")
-    _require(value.keys() - {7} == set(range(7)), "it lacks a field, or has one that manifests do not have")
+    _require(
+        value.keys() - {7, 8} == set(range(7)), "it lacks a field, or has one that manifests do not have"
+    )
     _require(_number(value[0]) == VERSION, f"its version is not {VERSION}")
     code = Code(_number(value[3]), _number(value[4]))
     blocks = value[6]
@@ -189,6 +201,7 @@ def decode_manifest(data: bytes, expected: bytes | None = None) -> Manifest:
         digest=_bytes(value[5]),
         blocks=tuple(_entry(block) for block in blocks),
         prefix=_bytes(value[7]) if 7 in value else None,
+        seed=_bytes(value[8]) if 8 in value else None,
     )
 
 

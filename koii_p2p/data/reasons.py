@@ -15,6 +15,8 @@ class DataReason(Meaning):
     BAD_KEY = "bad_key", "A key or a nonce prefix of another length than the cipher takes."
     NO_HOLDERS = "no_holders", "Nobody is there to hold a shard."
     TOO_MANY_HOLDERS = "too_many_holders", "More holders than a roster may have."
+    NO_SPACE = "no_space", "The node does not work on this task, or on several and it was not said on which."
+    BAD_TERM = "bad_term", "Fewer rounds than data is kept at least, or more than nodes promise at a time."
     INCOMPLETE = "incomplete", "The blob ends before its last block was put together."
     FINISHED = "finished", "The blob was finished already and takes nothing more."
 
@@ -24,6 +26,13 @@ class DataReason(Meaning):
     WRONG_LENGTH = (
         "wrong_length",
         "A shard of another length than the others, or than the blob's manifest says.",
+    )
+
+    # what others have
+    NOT_FOUND = "not_found", "Nobody who could be asked has the manifest with this CID."
+    TOO_FEW_HOLDERS = (
+        "too_few_holders",
+        "Fewer than k shards of a block could be had from anybody, for now at least.",
     )
 
     # what the bytes of others are wrong with

@@ -126,9 +126,9 @@ def _graft(state: State, peer: Peer, name: str, out: Outbox, now: int) -> None:
             state.refuse(Refusal.GRAFT_DIRECT)
         elif not _graft_is_late_enough(state, peer, topic, now):
             state.punish(peer.peer, Refusal.GRAFT_BACK_OFF)
-        elif state.scores.score(peer.peer) < 0:
+        elif not state.is_fit(peer.peer, topic):
             state.refuse(Refusal.GRAFT_SCORE)
-        elif len(topic.mesh) >= state.parameters.degrees.high and not peer.outbound:
+        elif len(topic.mesh) >= state.parameters.degrees.high and not _may_overfill(state, peer):
             state.refuse(Refusal.GRAFT_FULL)
             exchange = True  # only here it helps: somebody honest looks for room
         else:
@@ -136,6 +136,11 @@ def _graft(state: State, peer: Peer, name: str, out: Outbox, now: int) -> None:
             state.join_mesh(topic, peer.peer, now)
             return
     state.prune(topic, peer.peer, out, now, exchange=exchange)
+
+
+def _may_overfill(state: State, peer: Peer) -> bool:
+    """Whoever fills a mesh by numbers must not keep out those we chose ourselves, or the application vouches for."""
+    return peer.outbound or state.is_vouched(peer.peer)
 
 
 def _graft_is_late_enough(state: State, peer: Peer, topic: Topic, now: int) -> bool:

@@ -103,13 +103,13 @@ def _follows(policy: SignaturePolicy, message: Message) -> bool:
 
 def _count_copy(state: State, entry: Entry, peer: bytes, now: int) -> None:
     state.count.duplicates += 1
-    topic = state.topics.get(entry.message.topic)
+    topic = state.topics.get(entry.topic)
     if topic is not None:
         topic.duplicates += 1
     if peer not in entry.peers:
         entry.peers[peer] = None
         if entry.first:
-            state.scores.delivered_also(peer, entry.message.topic, now - entry.accepted_at)
+            state.scores.delivered_also(peer, entry.topic, now - entry.accepted_at)
 
 
 def _invalid(state: State, topic: Topic, peer: bytes, why: Refusal) -> None:
@@ -127,7 +127,7 @@ def _say_idontwant(state: State, topic: Topic, entry: Entry, out: Outbox) -> Non
 
     Where authors choose ids, that would let a forgery keep the true message away; there it is said on acceptance.
     """
-    if len(entry.message.data) < state.parameters.idontwant_bytes:
+    if entry.payload_bytes < state.parameters.idontwant_bytes:
         return
     field = wire.idontwant_entry([entry.message_id])
     for key in topic.mesh:
@@ -156,14 +156,14 @@ def ignore(state: State, entry: Entry, why: Refusal, now: int) -> None:
     """Drop a message at nobody's cost, and further copies for a short time."""
     state.refuse(why)
     state.ignored.add(entry.message_id, now, _note(entry.part))
-    if topic := state.topics.get(entry.message.topic):
+    if topic := state.topics.get(entry.topic):
         topic.ignored += 1
 
 
 def _reject(state: State, entry: Entry, now: int) -> None:
     state.refuse(Refusal.REJECTED)
     state.rejected.add(entry.message_id, now, _note(entry.part))
-    name = entry.message.topic
+    name = entry.topic
     if topic := state.topics.get(name):
         topic.rejected += 1
     for peer in entry.peers:
@@ -171,7 +171,7 @@ def _reject(state: State, entry: Entry, now: int) -> None:
 
 
 def _accept(state: State, entry: Entry, out: Outbox, now: int) -> None:
-    name = entry.message.topic
+    name = entry.topic
     entry.accepted_at = now
     state.seen.add(entry.message_id, now)
     state.cache.put(entry)
@@ -197,7 +197,7 @@ def _send(state: State, entry: Entry, receivers: Iterable[bytes], effects: list[
     ids = (entry.message_id,) if entry.first else ()
     sent = 0
     for key in receivers:
-        if key in entry.peers or key == entry.message.author:
+        if key in entry.peers or key == entry.author:
             continue
         if entry.message_id in state.peers[key].unwanted:
             state.count.idontwant_heeded += 1

@@ -11,6 +11,7 @@ from koii_p2p.gossip.parameters import Degrees
 from koii_p2p.gossip.random_source import RandomSource
 
 Score = Callable[[bytes], float]
+Is = Callable[[bytes], bool]
 
 
 def chosen(peers: Sequence[bytes], count: int, random: RandomSource) -> list[bytes]:
@@ -32,7 +33,8 @@ def to_cut(
     degrees: Degrees,
     random: RandomSource,
     score: Score,
-    is_outbound: Callable[[bytes], bool],
+    is_outbound: Is,
+    is_vouched: Is,
 ) -> list[bytes]:
     """Return whom a mesh at or above D_hi lets go, down to D.
 
@@ -41,6 +43,10 @@ def to_cut(
 
     The D_score best stay and the others by chance, with D_out outbound peers among those that stay if there are so
     many (v1.1, "Heartbeat Maintenance"): neither good behaviour alone nor dialling us alone can take a mesh over.
+
+    Whom the application vouches for stays before others, up to three quarters of D. An overfull mesh is short of room,
+    and if its quota of them were all that is kept, those who fill meshes by numbers would part them from each other,
+    for the length of a back-off each time.
     """
     if len(mesh) < degrees.high:
         return []
@@ -48,28 +54,29 @@ def to_cut(
     ranked = sorted(shuffled, key=score, reverse=True)
     best, others = ranked[: degrees.score], ranked[degrees.score :]
     random.shuffle(others)
-    kept, gone = best + others[: degrees.wanted - len(best)], others[degrees.wanted - len(best) :]
-    lacking = degrees.outbound - sum(map(is_outbound, kept))
-    for peer in [peer for peer in gone if is_outbound(peer)][: max(0, lacking)]:
-        # The last inbound one goes: it was chosen by chance, or is the worst of the best.
-        index = max(i for i, other in enumerate(kept) if not is_outbound(other))
-        gone[gone.index(peer)] = kept[index]
-        kept[index] = peer
-    return gone
+    order = best + others
+    first = [peer for peer in order if is_outbound(peer)][: degrees.outbound]
+    first += [peer for peer in order if is_vouched(peer)][: degrees.wanted * 3 // 4]
+    kept = list(dict.fromkeys([*first, *order]))[: degrees.wanted]
+    return [peer for peer in order if peer not in kept]
 
 
-def to_reach_out(
+def to_reach(
     mesh: Collection[bytes],
     candidates: Sequence[bytes],
+    quota: int,
     degrees: Degrees,
     random: RandomSource,
-    is_outbound: Callable[[bytes], bool],
+    belongs: Is,
 ) -> list[bytes]:
-    """Return whom a mesh that is full enough takes in to have D_out outbound peers (v1.1, "Outbound Mesh Quotas")."""
-    lacking = degrees.outbound - sum(map(is_outbound, mesh))
+    """Return whom a mesh that is full enough takes in to have `quota` peers that belong to a kind.
+
+    For outbound peers that is v1.1, "Outbound Mesh Quotas".
+    """
+    lacking = quota - sum(map(belongs, mesh))
     if len(mesh) < degrees.low or lacking <= 0:
         return []
-    return chosen([peer for peer in candidates if is_outbound(peer)], lacking, random)
+    return chosen([peer for peer in candidates if belongs(peer)], lacking, random)
 
 
 def to_improve(

@@ -8,13 +8,26 @@ from koii_p2p.gossip.wire import Message
 
 
 class Entry:
-    """One message: what it is, who sent it to us, and who asked for it."""
+    """One message as it travels, who sent it to us, and who asked for it. Its payload is held once, in `part`."""
 
-    __slots__ = ("accepted_at", "asked", "first", "message", "message_id", "part", "peers", "received_at")
+    __slots__ = (
+        "accepted_at",
+        "asked",
+        "author",
+        "first",
+        "message_id",
+        "part",
+        "payload_bytes",
+        "peers",
+        "received_at",
+        "topic",
+    )
 
     def __init__(self, message_id: bytes, message: Message, part: bytes, first: bytes, now: int) -> None:
         self.message_id = message_id
-        self.message = message
+        self.topic = message.topic
+        self.author = message.author
+        self.payload_bytes = len(message.data)
         #: The message as a field of an RPC. An RPC of nothing else has these very bytes.
         self.part = part
         #: Who sent it first; empty for an own message.
@@ -72,7 +85,7 @@ class MessageCache:
         ids: dict[str, list[bytes]] = {}
         for window in list(self._windows)[-self._gossip :]:
             for entry in window.values():
-                ids.setdefault(entry.message.topic, []).append(entry.message_id)
+                ids.setdefault(entry.topic, []).append(entry.message_id)
         return ids
 
     def shift(self) -> None:

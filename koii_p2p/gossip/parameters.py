@@ -39,6 +39,9 @@ class Degrees:
     """D_score: how many of the best stay when a mesh is cut down; the others stay by chance."""
     outbound: int = 2
     """D_out: how many of the mesh are peers we dialled ourselves, so that dialling us cannot fill it."""
+    vouched: int = 3
+    """How many of the mesh are peers that the application vouches for (P5 above 0), if so many are there: numbers alone
+    cannot fill it. Ours; half of D, so that the other half stays open to whoever is new."""
     lazy: int = 6
     """D_lazy: at least so many peers outside the mesh hear which messages there are, each heartbeat."""
 
@@ -47,6 +50,8 @@ class Degrees:
             raise ValueError(f"degrees go up from low to wanted to high: {self}")
         if self.outbound and not (self.outbound < self.low and 2 * self.outbound <= self.wanted):
             raise ValueError(f"the outbound degree is below low and at most half of wanted: {self}")
+        if self.vouched < 0 or self.outbound + self.vouched > self.wanted:
+            raise ValueError(f"outbound and vouched peers together are at most the wanted ones: {self}")
         if min(self.outbound, self.score, self.lazy) < 0 or self.score > self.wanted:
             raise ValueError(f"the score degree is at most the wanted one, and none is negative: {self}")
 
@@ -65,6 +70,7 @@ def degrees_for(expected_peers: int) -> Degrees:
         high=2 * wanted,
         score=2 * wanted // 3,
         outbound=min(2, low - 1, wanted // 2),
+        vouched=(wanted + 1) // 2,
     )
 
 

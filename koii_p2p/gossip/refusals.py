@@ -13,7 +13,8 @@ class Refusal(Enum):
     PEERS_FULL = "peers_full"
     """A peer beyond `Bounds.peers`. It is disconnected."""
     GRAYLISTED = "graylisted"
-    """An RPC of a peer whose score is below the graylist threshold, dropped unread. Costs nothing more."""
+    """An RPC of a peer whose score is below the graylist threshold, dropped unread, or a message of one that fell
+    below it in the middle of an RPC, dropped unjudged. Costs nothing more."""
     MALFORMED_RPC = "malformed_rpc"
     """Not the protobuf of an RPC, or larger than one may be. P7, and the peer is disconnected."""
     MALFORMED_MESSAGE = "malformed_message"

@@ -11,12 +11,13 @@ The driver tells it who can be written to (`peer_joined`, `peer_left`), hands ov
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from koii_p2p.gossip import delivery, upkeep, wire
 from koii_p2p.gossip.control import take_control
 from koii_p2p.gossip.effects import Disconnect, Effect, Send, Verdict
 from koii_p2p.gossip.mesh import chosen
-from koii_p2p.gossip.parameters import GossipParameters
+from koii_p2p.gossip.parameters import Degrees, GossipParameters
 from koii_p2p.gossip.peers import Peer, Protocol
 from koii_p2p.gossip.random_source import RandomSource
 from koii_p2p.gossip.refusals import Refusal
@@ -99,6 +100,10 @@ class GossipRouter:
         """Take what the application thinks of a connected peer (P5): its stake and audit record, say."""
         self._state.scores.set_application(peer, value)
 
+    def set_degrees(self, degrees: Degrees) -> None:
+        """Take other degrees, as the number of peers changes; meshes follow at the next heartbeats."""
+        self.parameters = self._state.parameters = replace(self.parameters, degrees=degrees)
+
     def penalise(self, peer: bytes, count: float = 1.0) -> None:
         """Hold against a peer what the driver saw of it (P7), such as a recommendation with a bad signature."""
         self._state.scores.misbehaved(peer, count)
@@ -138,7 +143,7 @@ class GossipRouter:
         for key in list(ours.mesh):
             state.prune(ours, key, out, now, leaving=True)
         del state.topics[topic]
-        state.held = [entry for entry in state.held if entry.message.topic != topic]
+        state.held = [entry for entry in state.held if entry.topic != topic]
         field = wire.subscription(topic, False)
         for peer in state.peers:
             out.subscription(peer, field)
@@ -206,6 +211,22 @@ class GossipRouter:
         delivery.judged(self._state, message_id, verdict, out, now)
         return out.flush()
 
+    def withdraw(self, message_id: bytes, peer: bytes) -> bool:
+        """Forget a `Deliver` of a peer that has fallen below the graylist threshold since, as if it had not come.
+
+        False, and nothing happens, if somebody else has sent the message as well: then it is judged.
+        """
+        state = self._state
+        entry = state.pending.get(message_id)
+        known = state.peers.get(peer)
+        if entry is None or tuple(entry.peers) != (peer,) or (known is not None and known.direct):
+            return False
+        if state.scores.score(peer) >= state.thresholds.graylist:
+            return False
+        state.pending.pop(message_id)
+        state.refuse(Refusal.GRAYLISTED)
+        return True
+
     def heartbeat(self, now: int) -> list[Effect]:
         """Keep meshes, scores, budgets and caches up, and gossip."""
         out = self._state.outbox()
@@ -245,6 +266,10 @@ class GossipRouter:
     def score(self, peer: bytes) -> float:
         """The score of a peer; 0 for one that is not known."""
         return self._state.scores.score(peer)
+
+    def score_in(self, peer: bytes, topic: str) -> float:
+        """The score of a peer as if a topic were the only one: below 0 it is not in the mesh of that topic."""
+        return self._state.scores.score_in(peer, topic)
 
     def score_parts(self, peer: bytes) -> ScoreParts:
         """What the score of a peer is made of."""

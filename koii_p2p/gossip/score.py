@@ -206,12 +206,14 @@ class Scores:
             del self._departed[peer], self._peers[peer]
 
     def _decay(self, intervals: int, now: int) -> None:
-        zero = self._parameters.decay_to_zero
+        zero, behaviour = self._parameters.decay_to_zero, self._parameters.behaviour_decay**intervals
         for known in self._peers.values():
             if not known.connected:
                 continue  # or who misbehaved would wait outside until it is forgotten
+            if not known.topics and not known.behaviour:
+                continue  # most of a crowd that does nothing, whose score stays as it is
             known.value = None
-            known.behaviour = _faded(known.behaviour, self._parameters.behaviour_decay**intervals, zero)
+            known.behaviour = _faded(known.behaviour, behaviour, zero)
             for name, topic in list(known.topics.items()):
                 parameters = topic.weights
                 topic.first = _faded(topic.first, parameters.first_decay**intervals, zero)
@@ -247,30 +249,63 @@ class Scores:
         known = self._peers.get(peer)
         return ScoreParts() if known is None else ScoreParts(*self._terms(known), self.score_of(known))
 
+    def score_in(self, peer: bytes, topic: str) -> float:
+        """Return the score of a peer as if this topic were the only one, for what concerns the mesh of that topic.
+
+        Nothing earned elsewhere counts. With one sum over all topics a peer can behave well in some and pay with that
+        for starving another (arXiv:2212.05197).
+        """
+        known = self._peers.get(peer)
+        if known is None:
+            return 0.0
+        counters = known.topics.get(topic)
+        earned = 0.0 if counters is None else sum(_earned(counters))
+        if self._parameters.topic_cap:
+            earned = min(earned, self._parameters.topic_cap)
+        return earned + sum(self._beside_topics(known))
+
     def _terms(self, known: Standing) -> tuple[float, float, float, float, float, float, float, float]:
         """The weighted terms, in the order of `ScoreParts`."""
-        parameters = self._parameters
         time = first = mesh = failure = invalid = 0.0
         for topic in known.topics.values():
-            weights = topic.weights
-            if topic.in_mesh:
-                quanta = min(float(topic.mesh_time // weights.time_quantum), weights.time_cap)
-                time += weights.weight * weights.time_weight * quanta
-                if topic.active and topic.mesh < weights.mesh_threshold:
-                    mesh += weights.weight * weights.mesh_weight * (weights.mesh_threshold - topic.mesh) ** 2
-            first += weights.weight * weights.first_weight * topic.first
-            failure += weights.weight * weights.failure_weight * topic.failure
-            invalid += weights.weight * weights.invalid_weight * topic.invalid**2
+            terms = _earned(topic)
+            time += terms[0]
+            first += terms[1]
+            mesh += terms[2]
+            failure += terms[3]
+            invalid += terms[4]
+        return time, first, mesh, failure, invalid, *self._beside_topics(known)
+
+    def _beside_topics(self, known: Standing) -> tuple[float, float, float]:
+        """P5, P6 and P7."""
+        parameters = self._parameters
         application = parameters.application_weight * known.application
         colocation = parameters.colocation_weight * self._surplus(known) ** 2
         excess = max(0.0, known.behaviour - parameters.behaviour_threshold)
-        behaviour = parameters.behaviour_weight * excess**2
-        return time, first, mesh, failure, invalid, application, colocation, behaviour
+        return application, colocation, parameters.behaviour_weight * excess**2
 
     def _surplus(self, known: Standing) -> int:
         if known.group is None or not known.connected:
             return 0
         return max(0, len(self._groups[known.group]) - self._parameters.colocation_threshold)
+
+
+def _earned(topic: _Topic) -> tuple[float, float, float, float, float]:
+    """P1, P2, P3, P3b and P4 in a topic, weighted."""
+    weights, mesh = topic.weights, 0.0
+    time = 0.0
+    if topic.in_mesh:
+        quanta = min(float(topic.mesh_time // weights.time_quantum), weights.time_cap)
+        time = weights.weight * weights.time_weight * quanta
+        if topic.active and topic.mesh < weights.mesh_threshold:
+            mesh = weights.weight * weights.mesh_weight * (weights.mesh_threshold - topic.mesh) ** 2
+    return (
+        time,
+        weights.weight * weights.first_weight * topic.first,
+        mesh,
+        weights.weight * weights.failure_weight * topic.failure,
+        weights.weight * weights.invalid_weight * topic.invalid**2,
+    )
 
 
 def _fail(topic: _Topic) -> None:

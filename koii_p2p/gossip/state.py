@@ -157,9 +157,9 @@ class State:
         topic = self.topics.get(name)
         if topic is not None:
             topic.place(peer)
-            held = [entry for entry in self.held if entry.message.topic == name]
+            held = [entry for entry in self.held if entry.topic == name]
             if held and self.may_publish_to(peer):
-                self.held = [entry for entry in self.held if entry.message.topic != name]
+                self.held = [entry for entry in self.held if entry.topic != name]
                 out.messages(peer.peer, held, own=True)
         return True
 
@@ -222,13 +222,13 @@ class State:
         peers = [
             key
             for key, peer in topic.subscribers.items()
-            if key != pruned and peer.has_control and self.scores.score(key) >= 0
+            if key != pruned and peer.has_control and self.scores.score_of(peer.standing) >= 0
         ]
         some = chosen(peers, self.bounds.px_peers, self.random)
         return tuple((key, self.peers[key].record) for key in some)
 
     def candidates(self, topic: Topic, now: int) -> list[bytes]:
-        """Return whom we may graft: subscribed, outside, no direct peer, no back-off, and no negative score."""
+        """Return whom we may graft: subscribed, outside, no direct peer, no back-off, and fit for the topic."""
         return [
             key
             for key, peer in topic.subscribers.items()
@@ -236,12 +236,24 @@ class State:
             and not peer.direct
             and key not in topic.mesh
             and not self.back_offs.keeps_from_grafting(topic.name, key, now)
-            and self.scores.score(key) >= 0
+            and self.is_fit(key, topic)
         ]
+
+    def is_fit(self, peer: bytes, topic: Topic) -> bool:
+        """Say whether a peer may be in the mesh of a topic.
+
+        Its score must not be negative, nor what it is in this topic alone: else it pays by good conduct in many topics
+        for bad conduct in one, and eclipses that (arXiv:2212.05197).
+        """
+        return self.scores.score(peer) >= 0 and self.scores.score_in(peer, topic.name) >= 0
 
     def is_outbound(self, peer: bytes) -> bool:
         """Say whether we dialled a peer."""
         return self.peers[peer].outbound
+
+    def is_vouched(self, peer: bytes) -> bool:
+        """Say whether the application vouches for a peer."""
+        return self.peers[peer].standing.application > 0
 
     def may_publish_to(self, peer: Peer) -> bool:
         """Say whether own messages go to a peer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from koii_p2p.gossip import mesh, wire
 from koii_p2p.gossip.delivery import fill_fanout, ignore
 from koii_p2p.gossip.effects import Connect, Graylist
@@ -48,7 +50,7 @@ def _is_due(last: int | None, period: int, now: int) -> bool:
 
 def _name_graylisted(state: State, out: Outbox) -> None:
     for key, peer in state.peers.items():
-        score = state.scores.score(key)
+        score = state.scores.score_of(peer.standing)
         below = score < state.thresholds.graylist and not peer.direct
         if below and not peer.graylisted:
             out.effects.append(Graylist(key, score))
@@ -66,19 +68,21 @@ def _dial_direct(state: State, out: Outbox, now: int) -> None:
 
 
 def _keep_mesh(state: State, topic: Topic, improving: bool, out: Outbox, now: int) -> None:
-    degrees, random, score = state.parameters.degrees, state.random, state.scores.score
-    for key in [key for key in topic.mesh if score(key) < 0]:
+    degrees, random = state.parameters.degrees, state.random
+    score = partial(state.scores.score_in, topic=topic.name)
+    for key in [key for key in topic.mesh if not state.is_fit(key, topic)]:
         state.prune(topic, key, out, now)
-    lacking_outbound = sum(map(state.is_outbound, topic.mesh)) < degrees.outbound
-    if len(topic.mesh) < degrees.low or lacking_outbound or improving:
+    quotas = ((degrees.outbound, state.is_outbound), (degrees.vouched, state.is_vouched))
+    lacking = any(_lacks(topic, quota, belongs) for quota, belongs in quotas)
+    if len(topic.mesh) < degrees.low or lacking or improving:
         candidates = state.candidates(topic, now)
         for key in mesh.to_fill(topic.mesh, candidates, degrees, random):
             state.graft(topic, key, out, now)
-    for key in mesh.to_cut(list(topic.mesh), degrees, random, score, state.is_outbound):
+    for key in mesh.to_cut(list(topic.mesh), degrees, random, score, state.is_outbound, state.is_vouched):
         state.prune(topic, key, out, now, exchange=True)
-    if lacking_outbound:
+    for quota, belongs in quotas if lacking else ():
         candidates = state.candidates(topic, now)
-        for key in mesh.to_reach_out(topic.mesh, candidates, degrees, random, state.is_outbound):
+        for key in mesh.to_reach(topic.mesh, candidates, quota, degrees, random, belongs):
             state.graft(topic, key, out, now)
     if improving:
         candidates = state.candidates(topic, now)
@@ -88,10 +92,17 @@ def _keep_mesh(state: State, topic: Topic, improving: bool, out: Outbox, now: in
             state.graft(topic, key, out, now)
 
 
+def _lacks(topic: Topic, quota: int, belongs: mesh.Is) -> bool:
+    """Whether a mesh has fewer of a kind than its quota, while there are some outside."""
+    if sum(map(belongs, topic.mesh)) >= quota:
+        return False
+    return any(key not in topic.mesh and belongs(key) for key in topic.subscribers)
+
+
 def _keep_fanout(state: State, now: int) -> None:
     """Forget topics we no longer publish to, and fill up the peers of the others."""
     for topic in [topic for topic in state.topics.values() if not topic.joined]:
-        held = any(entry.message.topic == topic.name for entry in state.held)
+        held = any(entry.topic == topic.name for entry in state.held)
         if now >= topic.published_at + state.parameters.fanout and not held:
             del state.topics[topic.name]
         elif not state.parameters.flood_publish:
@@ -134,7 +145,7 @@ def _hearers(state: State, topic: Topic) -> list[bytes]:
         and not peer.direct
         and key not in topic.mesh
         and key not in topic.fanout
-        and state.scores.score(key) >= state.thresholds.gossip
+        and state.scores.score_of(peer.standing) >= state.thresholds.gossip
     ]
     count = max(state.parameters.degrees.lazy, int(state.parameters.gossip_factor * len(peers)))
     return chosen(peers, count, state.random)
@@ -151,10 +162,10 @@ def _offer_missed(state: State, peer: Peer, told: set[str], newest: set[bytes], 
     by_topic: dict[str, list[bytes]] = {}
     for message_id in peer.missed:
         entry = state.cache.get(message_id)
-        if entry is None or entry.message.topic not in peer.topics:
+        if entry is None or entry.topic not in peer.topics:
             continue
-        if entry.message.topic not in told or message_id not in newest:
-            by_topic.setdefault(entry.message.topic, []).append(message_id)
+        if entry.topic not in told or message_id not in newest:
+            by_topic.setdefault(entry.topic, []).append(message_id)
     for name, ids in by_topic.items():
         state.count.ihave_ids_sent += len(ids)
         out.control(peer.peer, wire.ihave_entry(name, ids))

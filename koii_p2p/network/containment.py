@@ -101,6 +101,12 @@ SEAMS = (
         "It reads lines of any length, a byte at a time, and negotiates in two more round trips than needed.",
     ),
     Seam(
+        "libp2p.host.basic_host.BasicHost",
+        "get_addrs",
+        ("self",),
+        "It tells others every address it listens on, also those that nobody can dial.",
+    ),
+    Seam(
         "libp2p.network.swarm.Swarm",
         "_handle_inbound_connection",
         ("self", "read_write_closer", "maddr"),
@@ -148,6 +154,12 @@ SEAMS = (
         "upgrade_connection",
         ("self", "conn", "peer_id"),
         "The library's muxer waits for ever, keeps all that it is sent, and takes 400 microseconds for a frame.",
+    ),
+    Seam(
+        "libp2p.transport.tcp.tcp.TCPListener",
+        "get_addrs",
+        ("self",),
+        "While it is being closed it raises for its sockets, and whoever asks a node for its state gets an error.",
     ),
     Seam(
         "libp2p.transport.tcp.tcp.TCP",

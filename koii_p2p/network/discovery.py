@@ -1,44 +1,27 @@
-"""Whom we know, where they can be reached, and when to dial them (again)."""
+"""Whom to dial, and when (again)."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
 import trio
 
-from koii_p2p.errors import ConfigurationError
 from koii_p2p.limits import Limits
+from koii_p2p.network.address_book import AddressBook, KnownPeer
 from koii_p2p.network.identity import peer_id_text
-from koii_p2p.network.settings import PeerAddress, parse_listen, parse_peer_address
+from koii_p2p.network.reach.dial_back import innermost
+from koii_p2p.network.settings import is_relayed
 
 log = structlog.get_logger(__name__)
 
-#: The peer with the higher key waits so long for the lower one to dial, so that they do not dial at once.
-GRACE_SECONDS = 3.0
 TICK_SECONDS = 1.0
 STAGGER_SECONDS = 0.25
 
 #: `dial(key, address)`: connect or raise; the address is a multiaddr without its `/p2p/` part.
 Dial = Callable[[bytes, str], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class KnownPeer:
-    """A peer we could dial."""
-
-    key: bytes
-    addresses: tuple[str, ...]
-    bootstrap: bool
-    not_before: float
-    """`trio.current_time()` before which it is not dialled."""
-    attempts: int = 0
-    failures: int = 0
-    """Dials in a row that failed."""
-    last_error: str = ""
-    dialling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,83 +46,6 @@ class DiscoveryStatistics:
     bootstrap: tuple[BootstrapStatus, ...]
 
 
-class AddressBook:
-    """Known peers, bounded; the ones that fail most are forgotten first, bootstrap peers never."""
-
-    def __init__(self, own_key: bytes, limits: Limits) -> None:
-        self._own_key = own_key
-        self._limits = limits
-        self._peers: dict[bytes, KnownPeer] = {}
-        self.refused = 0
-
-    def __len__(self) -> int:
-        return len(self._peers)
-
-    def __iter__(self) -> Iterator[KnownPeer]:
-        return iter(tuple(self._peers.values()))
-
-    def get(self, key: bytes) -> KnownPeer | None:
-        """Return what is known of a peer."""
-        return self._peers.get(key)
-
-    def add_bootstrap(self, address: PeerAddress) -> None:
-        """Remember a peer the operator named."""
-        if address.key == self._own_key:
-            return
-        peer = self._peers.setdefault(address.key, KnownPeer(address.key, (), True, not_before=0.0))
-        peer.bootstrap = True
-        peer.addresses = tuple(dict.fromkeys((*peer.addresses, address.transport)))
-
-    def learn(self, key: bytes, addresses: Iterable[str], *, signed: bool, now: float) -> None:
-        """Remember the addresses of a peer. Signed ones (its own statement) replace what was known before;
-        others are added behind. What cannot be dialled is counted and left out.
-        """
-        if key == self._own_key:
-            return
-        usable = self._usable(key, addresses)
-        if not usable:
-            return
-        peer = self._peers.get(key)
-        if peer is None:
-            wait = GRACE_SECONDS * random.uniform(1, 2) if self._own_key > key else 0.0
-            self._peers[key] = KnownPeer(key, usable, False, not_before=now + wait)
-            self._make_room()
-            return
-        keep_old = peer.bootstrap or not signed
-        merged = (*peer.addresses, *usable) if keep_old else usable
-        merged = tuple(dict.fromkeys(merged))[: self._limits.presence_addresses]
-        if set(merged) != set(peer.addresses):
-            peer.failures = 0
-            peer.not_before = min(peer.not_before, now + GRACE_SECONDS)
-        peer.addresses = merged
-
-    def _usable(self, key: bytes, addresses: Iterable[str]) -> tuple[str, ...]:
-        usable: dict[str, None] = {}
-        for text in addresses:
-            if len(usable) >= self._limits.presence_addresses:
-                break
-            try:
-                if len(text) > self._limits.address_bytes:
-                    raise ValueError("too long")
-                if "/p2p/" in text:
-                    parsed = parse_peer_address(text)
-                    if parsed.key != key:
-                        raise ValueError("of another peer")
-                    usable[parsed.transport] = None
-                else:
-                    usable[parse_listen(text)] = None
-            except (ConfigurationError, ValueError):
-                self.refused += 1
-        return tuple(usable)
-
-    def _make_room(self) -> None:
-        if len(self._peers) <= self._limits.address_book_peers:
-            return
-        removable = [peer for peer in self._peers.values() if not peer.bootstrap and not peer.dialling]
-        if removable:
-            del self._peers[max(removable, key=lambda peer: peer.failures).key]
-
-
 class Connector:
     """Keeps the node connected: to a bootstrap peer always, to other known peers up to a target."""
 
@@ -151,13 +57,16 @@ class Connector:
         dial: Dial,
         connected: Callable[[], Collection[bytes]],
         allowed: Callable[[bytes], bool],
+        within_reach: Callable[[str], bool] = lambda address: True,
     ) -> None:
+        """`within_reach(address)` says whether an address that others told may be dialled from where we are."""
         self._book = book
         self._target = target
         self._limits = limits
         self._dial = dial
         self._connected = connected
         self._allowed = allowed
+        self._within_reach = within_reach
         self._wake = trio.Event()
         self._dials = 0
         self._dials_failed = 0
@@ -217,7 +126,7 @@ class Connector:
             (homeward if peer.bootstrap and not at_home else others).append(peer)
         for group in (homeward, others):
             random.shuffle(group)
-            group.sort(key=lambda peer: peer.failures)
+            group.sort(key=lambda peer: (peer.failures, all(map(is_relayed, peer.addresses))))
         chosen = homeward[: max(0, free)]
         chosen += others[: max(0, min(free, lacking) - len(chosen))]
         return chosen
@@ -225,11 +134,10 @@ class Connector:
     async def _dial_peer(self, peer: KnownPeer) -> None:
         try:
             if await self._try_all(peer):
-                peer.failures = 0
-                peer.last_error = ""
+                self._book.succeeded(peer)
                 return
-            peer.failures += 1
-            peer.not_before = trio.current_time() + self._backoff(peer.failures)
+            pause = self._backoff(peer.failures + 1)
+            self._book.failed(peer, trio.current_time() + pause)
             if peer.bootstrap:
                 log.warning(
                     "bootstrap_unreachable",
@@ -261,12 +169,18 @@ class Connector:
             failed.set()
 
         async with trio.open_nursery() as nursery:
-            for address in peer.addresses:
+            for address in sorted(self._dialable(peer), key=is_relayed):
                 failed = trio.Event()
                 nursery.start_soon(attempt, address, failed)
                 with trio.move_on_after(STAGGER_SECONDS):
                     await failed.wait()
         return answered
+
+    def _dialable(self, peer: KnownPeer) -> list[str]:
+        found = [one for one in peer.addresses if one in peer.named or self._within_reach(one)]
+        if not found:
+            peer.last_error = "it is said to be on this machine or its local network only"
+        return found
 
     async def _try(self, key: bytes, address: str) -> str | None:
         """Dial one address; return None, or why it failed."""
@@ -274,7 +188,7 @@ class Connector:
             try:
                 await self._dial(key, address)
             except Exception as error:  # noqa: BLE001 - whatever the library raises, it is a dial that failed
-                return _innermost(error)
+                return innermost(error)
         return f"no answer within {self._limits.dial_deadline:g} s" if scope.cancelled_caught else None
 
     def _backoff(self, failures: int) -> float:
@@ -302,10 +216,3 @@ class Connector:
                 if peer.bootstrap
             ),
         )
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the sentence of the exception that started it: the library wraps "connection refused" three times."""
-    while (cause := error.__cause__) is not None or isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else cause  # type: ignore[assignment]
-    return str(error) or type(error).__name__

@@ -6,13 +6,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from koii_p2p.gossip.effects import Verdict as GossipVerdict
+from koii_p2p.gossip.score import ScoreParts
 from koii_p2p.gossip.statistics import TopicStatistics
 
-__all__ = ["GossipStatistics", "GossipVerdict", "TopicStatistics", "Validator"]
+__all__ = [
+    "GossipStatistics",
+    "GossipVerdict",
+    "PeerScore",
+    "ScoreParts",
+    "TopicStanding",
+    "TopicStatistics",
+    "Validator",
+]
 
 #: `validator(sender_key, data)`: the 32-byte key of the neighbour that sent it (not its author) and the bytes.
 #: It runs inside the read loop of that neighbour, so it must be quick and must not block.
 Validator = Callable[[bytes, bytes], GossipVerdict]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStanding:
+    """A peer in a topic we joined and it is subscribed to."""
+
+    topic: str
+    in_mesh: bool
+    score: float
+    """As if the topic were the only one; below 0 it is not in the mesh of this topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerScore:
+    """What gossip thinks of a connected peer (GossipSub v1.1, "Peer Scoring"), and why."""
+
+    key: bytes
+    parts: ScoreParts
+    topics: tuple[TopicStanding, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,11 @@ def gossip_parameters(settings: NetworkSettings, limits: Limits) -> GossipParame
 def address_group(address: str) -> bytes | None:
     """Return what peers behind one network share (P6): the IPv4 address, or the /64 of an IPv6 address.
 
-    `address` is a multiaddr that begins with an IP address. None for loopback, which all nodes of a machine share.
+    `address` is a multiaddr. None for loopback, which all nodes of a machine share, and for a relayed connection, whose
+    other end has no address that we could see.
     """
+    if not address.startswith(("/ip4/", "/ip6/")):
+        return None
     ip = ipaddress.ip_address(address.split("/")[2])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped

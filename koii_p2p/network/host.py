@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
 from libp2p.abc import IMuxedConn, INetConn, INetStream
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
@@ -37,7 +38,7 @@ from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes
 from koii_p2p.network.muxer import ContainedYamux
 from koii_p2p.network.negotiation import NegotiationError, answer, propose
 from koii_p2p.network.settings import NetworkSettings
-from koii_p2p.network.sockets import ExclusiveTCP, TcpSocket
+from koii_p2p.network.sockets import ExclusiveTCP, RawSocket, SocketMaker, TcpSocket
 from koii_p2p.network.streams import PeerStream, StreamFailed, StreamHandler, StreamReason
 from koii_p2p.network.upgrader import ContainedUpgrader
 from koii_p2p.network.yamux_stream import ContainedStream
@@ -60,8 +61,9 @@ class ContainedSwarm(Swarm):
         max_peers: int,
         guard: Guard,
         limits: Limits,
+        make_socket: SocketMaker = TcpSocket,
     ) -> None:
-        self.tcp = ExclusiveTCP(guard)
+        self.tcp = ExclusiveTCP(guard, make_socket)
         super().__init__(
             peer_id,
             peerstore,
@@ -158,6 +160,26 @@ class ContainedSwarm(Swarm):
             with at_most(1.0), self._guard.contain("inbound_close"):
                 await read_write_closer.close()
 
+    async def serve_relayed(
+        self, socket: RawSocket, up: Callable[[ContainedYamux], Awaitable[None]] | None = None
+    ) -> None:
+        """Serve an incoming connection through a relay until it closes, with `up(muxer)` beside it.
+
+        A fault of the peer is counted, and ends it.
+        """
+        with self._guard.contain("inbound_relayed"):
+            muxed = await self.upgrade_inbound_raw_conn(_relayed(socket, False), Multiaddr(socket.place))
+            assert isinstance(muxed, ContainedYamux)
+            async with trio.open_nursery() as nursery:
+                if up is not None:
+                    nursery.start_soon(up, muxed)
+                await muxed.event_closed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def dial_relayed(self, socket: RawSocket, peer_id: ID) -> None:
+        """Make a connection of a stream through a relay. Raises `SwarmException`."""
+        await self.upgrade_outbound_raw_conn(_relayed(socket, True), peer_id)
+
     def muxer_of(self, connection: INetConn) -> ContainedYamux:
         """Return the muxer under a connection of this swarm."""
         muxed = connection.muxed_conn
@@ -167,7 +189,8 @@ class ContainedSwarm(Swarm):
     def connections_to(self, peer_id: ID) -> list[SwarmConn]:
         """Return the usable connections to a peer, the one that both ends prefer first.
 
-        When both have dialled, that is the one dialled by the lower key; both ends come to the same result.
+        A direct one comes before a relayed one. When both have dialled, the one that the lower key dialled comes first;
+        both ends come to the same result.
         """
         outgoing = Direction.OUTBOUND if self.self_id.to_bytes() < peer_id.to_bytes() else Direction.INBOUND
         usable = [
@@ -178,7 +201,14 @@ class ContainedSwarm(Swarm):
             and not connection.is_closed
             and not connection.muxed_conn.is_closed
         ]
-        return sorted(usable, key=lambda connection: connection.direction != outgoing)
+        return sorted(
+            usable,
+            key=lambda connection: (
+                self.muxer_of(connection).spare,
+                self.muxer_of(connection).relayed,
+                connection.direction != outgoing,
+            ),
+        )
 
     def surplus(self, now: float) -> list[SwarmConn]:
         """Return connections beside the preferred one on which nothing goes on, to be closed by us.
@@ -202,8 +232,11 @@ class ContainedHost(BasicHost):
     """The library's host, where a stream that fails is reset and counted, and one peer holds a bounded number."""
 
     def __init__(self, swarm: ContainedSwarm, guard: Guard, limits: Limits) -> None:
+        #: The addresses to tell others by identify, each with our PeerId. The library asks while it is built.
+        self.told: Callable[[], Sequence[str]] = tuple
         super().__init__(swarm, negotiate_timeout=int(limits.negotiation_deadline))
         self.swarm = swarm
+        self.own_key = key_of_peer_id(swarm.self_id.to_bytes())
         self._guard = guard
         self._limits = limits
 
@@ -215,6 +248,10 @@ class ContainedHost(BasicHost):
             await handler(PeerStream(stream))
 
         self.set_stream_handler(TProtocol(protocol), handle)
+
+    def withdraw(self, protocol: str) -> None:
+        """Serve a protocol no longer; its open streams go on."""
+        self.remove_stream_handler(TProtocol(protocol))
 
     async def open_stream(self, key: bytes, protocols: Sequence[str]) -> PeerStream:
         """Open a stream to a connected peer for the first of `protocols` that it speaks.
@@ -235,8 +272,16 @@ class ContainedHost(BasicHost):
         connections = self.swarm.connections_to(peer_id)
         if not connections:
             raise StreamFailed(StreamReason.NOT_CONNECTED, f"There is no connection to {peer_id}.")
+        return await self._open_on(connections[0], protocols)
+
+    async def open_on(self, connection: SwarmConn, protocol: str) -> PeerStream:
+        """Open a stream on this connection and no other. Raises `StreamFailed`."""
+        return PeerStream(await self._open_on(connection, [protocol]))
+
+    async def _open_on(self, connection: SwarmConn, protocols: Sequence[str]) -> NetStream:
+        peer_id = connection.muxed_conn.peer_id
         try:
-            stream = await connections[0].new_stream()
+            stream = await connection.new_stream()
         except BaseLibp2pError as error:
             raise StreamFailed(StreamReason.BROKEN, f"No stream to {peer_id}: {error}") from error
         agreed = False
@@ -257,6 +302,15 @@ class ContainedHost(BasicHost):
                     await stream.reset()
         return stream
 
+    def key_of(self, muxer: ContainedYamux) -> bytes:
+        """Return the key of the peer at the other end of a connection."""
+        return key_of_peer_id(muxer.peer_id.to_bytes())
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """Return what identify tells others: where they can dial us, or where we listen if that is not known."""
+        told = self.told()
+        return [Multiaddr(text) for text in told] if told else super().get_addrs()
+
     def peer_record(self, key: bytes) -> bytes:
         """Return the signed peer record that a peer gave us by identify; empty while there is none."""
         with suppress(PeerStoreError):  # its addresses have expired
@@ -264,6 +318,14 @@ class ContainedHost(BasicHost):
             if envelope is not None:
                 return envelope.marshal_envelope()
         return b""
+
+    def observed(self) -> tuple[str, ...]:
+        """Return where connected peers say they see us (libp2p specification, identify), the most agreed on first.
+
+        Any of them may lie. The port is that of a connection of ours, unless the peer dialled us.
+        """
+        manager = self._observed_addr_manager
+        return () if manager is None else tuple(str(address) for address in manager.addrs(min_observers=1))
 
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
         """Agree on the protocol of an incoming stream and run its handler; what they raise ends this stream."""
@@ -299,6 +361,10 @@ class ContainedHost(BasicHost):
             await super()._identify_peer(peer_id, reason=reason)
 
 
+def _relayed(socket: RawSocket, initiator: bool) -> RawConnection:
+    return RawConnection(socket, initiator, ConnectionType.RELAYED, [Multiaddr(socket.place)])
+
+
 def _muxed(stream: NetStream) -> ContainedStream:
     assert isinstance(stream.muxed_stream, ContainedStream)
     return stream.muxed_stream
@@ -308,7 +374,13 @@ def _names(handlers: Collection[TProtocol | None]) -> Collection[str]:
     return [str(name) for name in handlers if name]
 
 
-def build_host(seed: bytes, settings: NetworkSettings, guard: Guard, limits: Limits) -> ContainedHost:
+def build_host(
+    seed: bytes,
+    settings: NetworkSettings,
+    guard: Guard,
+    limits: Limits,
+    make_socket: SocketMaker = TcpSocket,
+) -> ContainedHost:
     """Build a host whose identity is the ed25519 key of `seed` (32 bytes): the staking key."""
     quiet_library()
     pair = create_new_key_pair(seed)
@@ -318,7 +390,9 @@ def build_host(seed: bytes, settings: NetworkSettings, guard: Guard, limits: Lim
     peerstore.add_key_pair(peer_id, pair)
     upgrader = ContainedUpgrader(noise, guard, limits)
     return ContainedHost(
-        ContainedSwarm(peer_id, peerstore, upgrader, settings.max_peers, guard, limits), guard, limits
+        ContainedSwarm(peer_id, peerstore, upgrader, settings.max_peers, guard, limits, make_socket),
+        guard,
+        limits,
     )
 
 

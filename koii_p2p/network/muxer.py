@@ -75,6 +75,10 @@ class ContainedYamux(IMuxedConn):
         self.since = trio.current_time()
         self.unread = 0
         self.rtt = 0.0
+        #: Made only to see whether a peer can be dialled; nothing else is to be put on it.
+        self.spare = False
+        #: Both ends have dialled at once, through their NATs: it does not show that either can be dialled.
+        self.punched = False
         self.patience = limits.peer_stall_seconds
         self._channel = conn
         self._guard = guard
@@ -190,19 +194,23 @@ class ContainedYamux(IMuxedConn):
             while True:
                 while not self._out:
                     await self._sendable.park()
-                batch = b"".join(self._out)
-                self._out.clear()
-                self._out_bytes = 0
-                if self._room:
-                    self._room.unpark_all()
                 scope.deadline = trio.current_time() + self.patience
                 self._sending = True
-                await self._channel.write(batch)
+                await self._channel.write(self._take_all())
                 self._sending = False
                 scope.deadline = math.inf
         if scope.cancelled_caught:
             self.count("WriteStalled")
             self._stop()
+
+    def _take_all(self) -> bytes:
+        """Return all that is queued, for the channel alone: a slow peer's batch is not to be held twice."""
+        batch = b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        if self._room:
+            self._room.unpark_all()
+        return batch
 
     async def _ping(self) -> None:
         """Ask for a sign of life now and then, and look for streams that only we have closed."""
@@ -391,14 +399,24 @@ class ContainedYamux(IMuxedConn):
         """Whether the connection has ended."""
         return self._ended
 
-    def get_remote_address(self) -> tuple[str, int]:
-        """Return the address and port of the other end."""
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Return the address and port of the other end; None if a relay is between."""
         return self._channel.get_remote_address()
+
+    @property
+    def place(self) -> str:
+        """The other end as a multiaddr; of a relayed connection, the relay it is reached through."""
+        return self._channel.place
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a relay is between the two ends."""
+        return self._channel.relayed
 
     def get_transport_addresses(self) -> list[Multiaddr]:
         """Return the address of the other end."""
         return self._channel.get_transport_addresses()
 
     def get_connection_type(self) -> ConnectionType:
-        """Say that it is direct."""
+        """Say whether it is direct."""
         return self._channel.get_connection_type()

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,15 +14,19 @@ import trio
 from koii_p2p.errors import NetworkError, operator_error_in
 from koii_p2p.gossip.peers import ANNOUNCED
 from koii_p2p.limits import Limits
+from koii_p2p.network.address_book import AddressBook, AddressFile, keep_book, restore_book
 from koii_p2p.network.containment import Guard, check_library
-from koii_p2p.network.discovery import AddressBook, Connector, DiscoveryStatistics
-from koii_p2p.network.gossip import GossipStatistics, GossipVerdict, Validator
+from koii_p2p.network.dht.service import Dht
+from koii_p2p.network.discovery import Connector
+from koii_p2p.network.gossip import GossipVerdict, PeerScore, Validator
 from koii_p2p.network.gossip_settings import gossip_parameters
-from koii_p2p.network.identity import key_of_peer_id, multiaddr_text, peer_id_bytes, peer_id_text
+from koii_p2p.network.identity import key_of_peer_id, peer_id_bytes, peer_id_text
 from koii_p2p.network.mdns import mdns
 from koii_p2p.network.peer_table import PeerTable
-from koii_p2p.network.requests import Handler, RequestFailed, RequestReason, Requests, RequestStatistics
-from koii_p2p.network.settings import NetworkSettings, parse_listen, parse_peer_address
+from koii_p2p.network.reach.dial_back import ASK as DIAL_BACK
+from koii_p2p.network.requests import Handler, RequestFailed, RequestReason, Requests
+from koii_p2p.network.settings import NetworkSettings, PeerAddress, parse_listen, parse_peer_address
+from koii_p2p.network.statistics import NetworkStatistics, PeerInfo, ReachReport
 from koii_p2p.network.streams import (
     LinkDown,
     LinkEvent,
@@ -39,6 +42,8 @@ from koii_p2p.records.keys import SecretKey
 if TYPE_CHECKING:
     from koii_p2p.network.gossip_driver import GossipDriver
     from koii_p2p.network.host import ContainedHost
+    from koii_p2p.network.reach.ways_in import WaysIn
+    from koii_p2p.network.shaping import Shaper
 
 __all__ = [
     "GossipVerdict",
@@ -58,44 +63,6 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 1.0
-SETTLED_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """A connected peer."""
-
-    key: bytes
-    peer_id: str
-    addresses: tuple[str, ...]
-    """Where it can be dialled, as far as known."""
-    connected_seconds: float
-    outgoing: bool
-    connections: int
-    topics: tuple[str, ...]
-    rejects: int
-    score: float
-    """What gossip thinks of it (GossipSub v1.1, "Peer Scoring"); below 0 it is not in any mesh."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkStatistics:
-    """Everything countable about the network since it was started."""
-
-    peers: int
-    connections: int
-    banned: int
-    bans: int
-    disconnects: tuple[tuple[str, int], ...]
-    """Peers we disconnected, by reason."""
-    refused: tuple[tuple[str, int], ...]
-    """Connections we refused, by reason."""
-    contained: tuple[tuple[str, int], ...]
-    """Faults kept from spreading, as `place:error`."""
-    gossip: GossipStatistics | None
-    """None while the network does not run."""
-    requests: RequestStatistics
-    discovery: DiscoveryStatistics
 
 
 class Network:
@@ -104,8 +71,17 @@ class Network:
     Handlers and topics may be given before or while it runs. libp2p is loaded by `run`, not by importing this.
     """
 
-    def __init__(self, secret: SecretKey, settings: NetworkSettings, limits: Limits | None = None) -> None:
-        """Check the settings. Raises `ConfigurationError` for an address that cannot be used."""
+    def __init__(
+        self,
+        secret: SecretKey,
+        settings: NetworkSettings,
+        limits: Limits | None = None,
+        address_file: AddressFile | None = None,
+    ) -> None:
+        """Check the settings. Raises `ConfigurationError` for an address that cannot be used.
+
+        Known peers are kept in `address_file` from one run to the next, if it is given.
+        """
         self.key = secret.public_key
         self.peer_id = peer_id_text(secret.public_key)
         self._secret = secret
@@ -117,11 +93,20 @@ class Network:
         self._table = PeerTable(self._limits)
         self._requests = Requests(self._guard, self._limits)
         self._book = AddressBook(self.key, self._limits)
+        self._address_file = address_file
+        self._requests.serve(DIAL_BACK, self._dial_back)
         for text in settings.bootstrap:
             self._book.add_bootstrap(parse_peer_address(text))
         self._connector = Connector(
-            self._book, settings.target_peers, self._limits, self._dial, self._connected_keys, self._allowed
+            self._book,
+            settings.target_peers,
+            self._limits,
+            self._dial,
+            self._connected_keys,
+            self._allowed,
+            self._within_reach,
         )
+        self.dht = Dht(self.key, settings.dht, settings.target_peers, self._limits, self._guard)
         self._validators: dict[str, Validator] = {}
         self._application_scores: dict[bytes, float] = {}
         self._stream_handlers: dict[str, StreamHandler] = {}
@@ -129,6 +114,8 @@ class Network:
         self._disconnects: Counter[str] = Counter()
         self._host: ContainedHost | None = None
         self._gossip: GossipDriver | None = None
+        self._shaper: Shaper | None = None
+        self._ways: WaysIn | None = None
         self._nursery: trio.Nursery | None = None
 
     # life
@@ -136,7 +123,8 @@ class Network:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; `task_status.started()` is called once it listens and its topics are joined.
 
-        Raises `NetworkError` when an address cannot be listened on or the library is not the expected one.
+        Raises `NetworkError` when an address cannot be listened on or the library is not the expected one,
+        `ConfigurationError` when the file of conditions cannot be used.
         """
         check_library()
         try:
@@ -144,18 +132,27 @@ class Network:
         except BaseExceptionGroup as group:
             raise _clear_error(group) from group
         finally:
-            self._host = self._gossip = self._nursery = None
+            self._host = self._gossip = self._shaper = self._ways = self._nursery = None
             self._requests.attach(None)
             for key in tuple(self._table.links):
                 del self._table.links[key]
                 self._tell(LinkDown(key))
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        from koii_p2p.network.dht.wiring import dht_network
         from koii_p2p.network.gossip_driver import GossipDriver, PeerControl
         from koii_p2p.network.host import build_host, running_host
         from koii_p2p.network.link_events import LinkEvents
+        from koii_p2p.network.reach.ways_in import WaysIn
+        from koii_p2p.network.shaping import Shaper
+        from koii_p2p.network.sockets import TcpSocket
 
-        host = build_host(self._secret.seed, self._settings, self._guard, self._limits)
+        if self._address_file is not None:
+            await restore_book(self._book, self._address_file)
+        conditions = self._settings.conditions
+        shaper = None if conditions is None else Shaper(self.key, conditions)
+        make_socket = TcpSocket if shaper is None else shaper.shape
+        host = build_host(self._secret.seed, self._settings, self._guard, self._limits, make_socket)
         host.swarm.gate = self._allowed
         host.swarm.register_notifee(LinkEvents(self._on_link_change))
         gossip = GossipDriver(
@@ -176,8 +173,19 @@ class Network:
         for key, value in self._application_scores.items():
             gossip.set_application_score(key, value)
         async with AsyncExitStack() as stack:
+            if shaper is not None:
+                await stack.enter_async_context(shaper.running())
             await stack.enter_async_context(gossip.running())
-            self._host, self._gossip = host, gossip
+            self._host, self._gossip, self._shaper = host, gossip, shaper
+            self._ways = WaysIn(
+                host,
+                self._announce,
+                lambda: self._table.links,
+                self._ask,
+                self._guard,
+                self._limits,
+                relay=self._settings.relay,
+            )
             self._requests.attach(host)
             for protocol, handler in self._stream_handlers.items():
                 host.serve(protocol, handler)
@@ -185,6 +193,16 @@ class Network:
                 host.serve(protocol, gossip.read)
             for topic, validator in self._validators.items():
                 gossip.join(topic, validator)
+            surroundings = dht_network(
+                host,
+                self._book,
+                self._connector,
+                own_addresses=lambda: self.addresses,
+                learn=self._on_hint,
+                disconnect=self._disconnect_soon,
+                misbehaved=self._on_misbehaved,
+            )
+            await stack.enter_async_context(self.dht.running(surroundings))
             # Listening comes last, so that the first peer already finds everything served.
             await stack.enter_async_context(running_host(host, self._listen, self._limits))
             if self._settings.mdns:
@@ -192,19 +210,41 @@ class Network:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._connector.run)
+                nursery.start_soon(self._ways.run)
+                if self._address_file is not None:
+                    nursery.start_soon(
+                        keep_book, self._book, self._address_file, self._limits.address_book_save_seconds
+                    )
                 nursery.start_soon(self._watch)
                 log.info("network_listening", peer_id=self.peer_id, addresses=self.addresses)
                 task_status.started()
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Return the dialable addresses of this node, each ending in its PeerId; empty while it does not run."""
-        if self._host is None:
-            return ()
-        from koii_p2p.network.host import advertised
+        """Return where others can dial this node, as far as it knows, each ending in its PeerId.
 
-        transports = self._announce or advertised(self._host)
-        return tuple(f"{transport}/p2p/{self.peer_id}" for transport in transports)
+        Empty while it does not run. They change as peers dial it, or cannot, and with the relays it uses.
+        """
+        return () if self._ways is None else self._ways.addresses
+
+    @property
+    def listening(self) -> bool:
+        """Whether it runs and takes connections, known to others or not."""
+        return self._host is not None and bool(self._host.swarm.listeners)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Return where connected peers say they see this node, the most agreed on first; any of them may lie."""
+        return () if self._host is None else self._host.observed()
+
+    def reach(self) -> ReachReport | None:
+        """Return how others get at this node; None while it does not run."""
+        return None if self._ways is None else self._ways.report()
+
+    async def ask_to_dial_back(self, key: bytes) -> None:
+        """Have a connected peer try now whether it can dial this node; what it found is in `reach()`."""
+        if self._ways is not None:
+            await self._ways.ask(key)
 
     # messages
 
@@ -286,7 +326,29 @@ class Network:
         """
         self._link_watchers.append(watcher)
 
+    # the DHT, of which `dht` has the rest
+
+    async def provide(self, key: bytes) -> None:
+        """Tell the DHT that we provide what a CID, or any key up to 256 bytes, names: now and every few hours.
+
+        Without peers it is told as soon as there are some. Raises `ValueError` for more keys than
+        `Limits.dht_own_keys`, `NetworkError` when the DHT is off.
+        """
+        await self.dht.provide(key)
+
+    async def find_providers(self, key: bytes, *, count: int, deadline: float) -> tuple[bytes, ...]:
+        """Return up to `count` staking keys of others that say they provide what a key names; `request` can dial them.
+
+        `deadline` in seconds. Raises `NetworkError` while the network does not run, or when the DHT is off.
+        """
+        return await self.dht.find_providers(key, count=count, deadline=deadline)
+
     # peers
+
+    def add_bootstrap(self, peer: PeerAddress) -> None:
+        """Call this peer first, and keep calling it, as those of the settings, if it is `WaysIn.within_reach`."""
+        self._book.add_bootstrap(peer, named=False)
+        self._connector.wake()
 
     def learn(self, key: bytes, addresses: Iterable[str]) -> None:
         """Remember where a peer says it can be dialled (from its signed Presence)."""
@@ -306,6 +368,18 @@ class Network:
         if self._gossip is not None:
             self._gossip.set_application_score(key, value)
 
+    def scores(self) -> tuple[PeerScore, ...]:
+        """Return what the gossip score of every connected peer is made of, sorted by key."""
+        return () if self._gossip is None else self._gossip.scores()
+
+    def expect_peers(self, count: int) -> None:
+        """Let the meshes be as large as a net of `count` nodes wants, or of as many as are connected if that is more.
+
+        Takes the place of `NetworkSettings.expected_peers`, which holds until the first call.
+        """
+        if self._gossip is not None:
+            self._gossip.expect_peers(max(count, len(self._table.links) + 1))
+
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return the connected peers, sorted by key."""
         now = trio.current_time()
@@ -318,12 +392,14 @@ class Network:
                     key=key,
                     peer_id=peer_id_text(key),
                     addresses=() if known is None else known.addresses,
+                    remote=self._remote(key),
                     connected_seconds=now - link.since,
                     outgoing=link.outgoing,
                     connections=link.connections,
                     topics=() if gossip is None else gossip.subscriptions(key),
                     rejects=self._table.rejects(key),
                     score=0.0 if gossip is None else gossip.score(key),
+                    bans=self._table.bans_of(key),
                 )
             )
         return tuple(result)
@@ -348,6 +424,8 @@ class Network:
         return NetworkStatistics(
             peers=len(self._table.links),
             connections=0 if host is None else host.swarm.get_total_connections(),
+            inbound=0 if host is None else host.swarm.admission.total,
+            pending_inbound=0 if host is None else host.swarm.admission.pending,
             banned=self._table.banned_count(trio.current_time()),
             bans=self._table.bans,
             disconnects=tuple(sorted(self._disconnects.items())),
@@ -356,6 +434,9 @@ class Network:
             gossip=None if self._gossip is None else self._gossip.statistics(),
             requests=self._requests.statistics(),
             discovery=self._connector.statistics(),
+            dht=self.dht.statistics(),
+            shaping=None if self._shaper is None else self._shaper.statistics(),
+            relay=None if self._ways is None else self._ways.relay_statistics,
         )
 
     # inside
@@ -375,13 +456,32 @@ class Network:
     def _allowed(self, key: bytes) -> bool:
         return not self._table.banned(key, trio.current_time())
 
-    async def _dial(self, key: bytes, address: str) -> None:
-        from libp2p.peer.id import ID
-        from multiaddr import Multiaddr
+    def _within_reach(self, address: str) -> bool:
+        allowed = []
+        with self._guard.contain("within_reach"):
+            allowed = [self._ways is not None and self._ways.within_reach(address)]
+        return any(allowed)
 
+    async def _dial(self, key: bytes, address: str) -> None:
+        if self._ways is not None:
+            await self._ways.dial(key, address)
+
+    async def _ask(self, key: bytes, protocol: str, payload: bytes, deadline: float) -> bytes:
+        return await self._requests.ask(key, protocol, payload, deadline=deadline)
+
+    async def _dial_back(self, key: bytes, request: bytes) -> bytes:
+        assert self._ways is not None
+        return await self._ways.dial_back.answer(key, request)
+
+    def _remote(self, key: bytes) -> str:
+        """Return the address of the other end of the preferred connection; empty when it has just closed."""
         host = self._host
-        if host is not None:
-            await host.swarm.dial_addr(Multiaddr(address), ID(peer_id_bytes(key)))
+        if host is None:
+            return ""
+        from libp2p.peer.id import ID
+
+        connections = host.swarm.connections_to(ID(peer_id_bytes(key)))
+        return host.swarm.muxer_of(connections[0]).place if connections else ""
 
     def _on_hint(self, key: bytes, addresses: tuple[str, ...]) -> None:
         self._book.learn(key, addresses, signed=False, now=trio.current_time())
@@ -400,16 +500,20 @@ class Network:
             if self._table.lost(key):
                 self._requests.forget(key)
                 self._connector.lost(key)
+                if self._ways is not None:
+                    self._ways.lost(key)
                 self._tell(LinkDown(key))
             return
         muxer = host.swarm.muxer_of(connections[0])
         outgoing = muxer.is_initiator
         if self._table.update(key, len(connections), outgoing=outgoing, now=trio.current_time()):
-            self._tell(LinkUp(key, outgoing, multiaddr_text(*muxer.get_remote_address())))
+            self._tell(LinkUp(key, outgoing, muxer.place))
 
     def _tell(self, event: LinkEvent) -> None:
         if self._gossip is not None:
             self._gossip.link_changed(event)
+        with self._guard.contain("dht_link"):
+            self.dht.link_changed(event)
         for watcher in self._link_watchers:
             with self._guard.contain("link_watcher"):
                 watcher(event)
@@ -419,8 +523,9 @@ class Network:
             self._banned(key, what)
 
     def _on_ban(self, key: bytes, why: str) -> None:
-        self._table.ban(key, trio.current_time())
-        self._banned(key, why)
+        if self._allowed(key):  # else it is banned already, and about to go
+            self._table.ban(key, trio.current_time())
+            self._banned(key, why)
 
     def _banned(self, key: bytes, why: str) -> None:
         log.warning("peer_banned", peer_id=peer_id_text(key), last=why, seconds=self._limits.ban_seconds)
@@ -471,17 +576,9 @@ class Network:
         return unfit
 
     def _to_make_room(self, now: float) -> dict[bytes, str]:
-        """When nearly full, let the inbound peers go that had time to find others, so that newcomers get in."""
+        """When nearly full, let peers go, so that newcomers get in."""
         excess = len(self._table.links) - (self._settings.max_peers - self._settings.max_peers // 8)
-        if excess <= 0:
-            return {}
-        settled = [
-            link
-            for link in self._table.links.values()
-            if not link.outgoing and now - link.since > SETTLED_SECONDS
-        ]
-        settled.sort(key=lambda link: link.since)
-        return {link.key: "room" for link in settled[:excess]}
+        return dict.fromkeys(self._table.to_make_room(excess, self._settings.target_peers, now), "room")
 
 
 def _clear_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

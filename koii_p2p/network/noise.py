@@ -21,7 +21,7 @@ from libp2p.security.secure_session import SecureSession
 from multiaddr import Multiaddr
 
 from koii_p2p.network.frames import READ_BYTES
-from koii_p2p.network.sockets import TcpSocket
+from koii_p2p.network.sockets import RawSocket
 
 LENGTH_BYTES = 2
 
@@ -29,7 +29,7 @@ LENGTH_BYTES = 2
 class NoiseChannel(ISecureConn):
     """A secured connection over a socket; it takes the place of the library's session after the handshake."""
 
-    def __init__(self, session: SecureSession, socket: TcpSocket) -> None:
+    def __init__(self, session: SecureSession, socket: RawSocket) -> None:
         assert isinstance(session.conn, NoiseTransportReadWriter)
         self.is_initiator = session.is_initiator
         self._session = session
@@ -94,7 +94,9 @@ class NoiseChannel(ISecureConn):
             message = self._seal(data[start : start + MAX_PLAINTEXT_LENGTH])
             sealed.append(len(message).to_bytes(LENGTH_BYTES, "big"))
             sealed.append(message)
-        await self._socket.write(b"".join(sealed))
+        whole = b"".join(sealed)
+        del data, sealed  # a slow peer keeps what is being sent for long
+        await self._socket.write(whole)
 
     async def close(self) -> None:
         """Close the socket."""
@@ -116,14 +118,24 @@ class NoiseChannel(ISecureConn):
         """Return the key the other end proved."""
         return self._session.get_remote_public_key()
 
-    def get_remote_address(self) -> tuple[str, int]:
-        """Return the address and port of the other end."""
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Return the address and port of the other end; None if a relay is between."""
         return self._socket.get_remote_address()
+
+    @property
+    def place(self) -> str:
+        """The other end as a multiaddr."""
+        return self._socket.place
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a relay is between the two ends."""
+        return self._socket.relayed
 
     def get_transport_addresses(self) -> list[Multiaddr]:
         """Return the address of the other end."""
         return self._session.get_transport_addresses()
 
     def get_connection_type(self) -> ConnectionType:
-        """Say that it is direct."""
+        """Say whether it is direct."""
         return self._session.get_connection_type()

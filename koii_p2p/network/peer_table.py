@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from koii_p2p.limits import Limits
 
 REMEMBERED = 4096
+SETTLED_SECONDS = 60.0
+"""After so long a peer had time to find others."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class _Record:
     rejects: int
     last: float
     banned_until: float = 0.0
+    bans: int = 0
 
 
 class PeerTable:
@@ -55,6 +58,19 @@ class PeerTable:
         """Note that a peer has no connection; return whether it had one before."""
         return self.links.pop(key, None) is not None
 
+    def to_make_room(self, excess: int, target: int, now: float) -> list[bytes]:
+        """Return up to `excess` peers to let go, of those that had time to find others.
+
+        First those we dialled beyond `target`, the newest first: whoever has us dial many must not fill our places.
+        Then those that dialled us, the oldest first.
+        """
+        by_age = sorted(self.links.values(), key=lambda link: link.since)
+        settled = [link for link in by_age if now - link.since > SETTLED_SECONDS]
+        kept = [link.key for link in by_age if link.outgoing][:target]
+        surplus = [link.key for link in reversed(settled) if link.outgoing and link.key not in kept]
+        inbound = [link.key for link in settled if not link.outgoing]
+        return [*surplus, *inbound][: max(0, excess)]
+
     def misbehaved(self, key: bytes, now: float) -> bool:
         """Count one thing nobody honest does; return whether the peer is banned because of it."""
         record = self._records.get(key)
@@ -70,7 +86,8 @@ class PeerTable:
 
     def ban(self, key: bytes, now: float) -> None:
         """Let a peer not connect for `Limits.ban_seconds`."""
-        self._remember(key, _Record(0, now, now + self._limits.ban_seconds))
+        bans = self.bans_of(key) + 1
+        self._remember(key, _Record(0, now, now + self._limits.ban_seconds, bans))
         self.bans += 1
 
     def _remember(self, key: bytes, record: _Record) -> None:
@@ -83,6 +100,11 @@ class PeerTable:
         """Return how often a peer misbehaved since it was last banned or forgotten."""
         record = self._records.get(key)
         return 0 if record is None else record.rejects
+
+    def bans_of(self, key: bytes) -> int:
+        """Return how often a peer was banned, as far as it is remembered."""
+        record = self._records.get(key)
+        return 0 if record is None else record.bans
 
     def banned(self, key: bytes, now: float) -> bool:
         """Say whether a peer may not connect now."""

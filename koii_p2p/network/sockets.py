@@ -6,6 +6,8 @@ The system is asked directly: a small message costs more in the layers of trio's
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
+from collections.abc import Callable
 
 import trio
 from libp2p.abc import IRawConnection
@@ -21,9 +23,36 @@ from trio.lowlevel import checkpoint, wait_readable
 
 from koii_p2p.network.containment import Guard
 from koii_p2p.network.frames import READ_BYTES
+from koii_p2p.network.identity import multiaddr_text
 
 
-class TcpSocket(ReadWriteCloser):
+class RawSocket(ReadWriteCloser):
+    """What Noise runs over: a socket, or a stream through a relay."""
+
+    #: Whether a relay is between the two ends.
+    relayed = False
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The other end as a multiaddr; of a relayed one, the relay it is reached through."""
+
+    @abstractmethod
+    async def read_some(self, max_bytes: int = READ_BYTES) -> bytes:
+        """Return what is there, at least one byte and at most `max_bytes`; nothing when the other end closed.
+
+        Raises `ConnectionClosedError` when the connection broke.
+        """
+
+    @abstractmethod
+    def unread(self, data: bytes) -> None:
+        """Put bytes back, to be read next."""
+
+    async def meet(self, key: bytes, *, dialled: bool) -> None:
+        """Learn whose socket it is: before the handshake who is to answer, after it who has dialled us."""
+
+
+class TcpSocket(RawSocket):
     """A socket read in large pieces; the library's asks the system for two bytes of length, then for a message."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -90,18 +119,37 @@ class TcpSocket(ReadWriteCloser):
         """Close the socket."""
         await self._stream.aclose()
 
+    @property
+    def place(self) -> str:
+        """The other end as a multiaddr."""
+        return multiaddr_text(*self._remote)
+
     def get_remote_address(self) -> tuple[str, int]:
         """Return the address and port of the other end."""
         return self._remote
 
 
+#: Makes our socket of one of trio's.
+SocketMaker = Callable[[trio.SocketStream], TcpSocket]
+
+
 class ExclusiveListener(TCPListener):
     """A TCP listener that owns its port (the library shares it with any other process of the user)."""
 
-    def __init__(self, handler: THandler, guard: Guard, errors: dict[str, OSError]) -> None:
+    def __init__(
+        self, handler: THandler, guard: Guard, errors: dict[str, OSError], make: SocketMaker
+    ) -> None:
         super().__init__(handler)
         self._guard = guard
         self._errors = errors
+        self._make = make
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """Return where it listens; nothing any more once it is being closed, where the library raises `OSError`."""
+        try:
+            return super().get_addrs()
+        except OSError:
+            return ()
 
     async def listen(self, maddr: Multiaddr) -> None:
         """Listen on an IP address and port. Raises `OpenConnectionError`; the cause is kept in `errors`."""
@@ -115,7 +163,11 @@ class ExclusiveListener(TCPListener):
         async def serve(stream: trio.SocketStream) -> None:
             # This runs under a system task of trio, where an exception would end the process.
             with self._guard.contain("listener"):
-                await self.handler(TcpSocket(stream))
+                made = self._make(stream)  # fails for whoever has reset the connection already
+                try:
+                    await self.handler(made)
+                finally:
+                    await made.close()
             await stream.aclose()
 
         if self._nursery is None:
@@ -128,20 +180,25 @@ class ExclusiveListener(TCPListener):
 class ExclusiveTCP(TCP):
     """TCP whose listeners own their ports and whose sockets are read in large pieces."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, make: SocketMaker = TcpSocket) -> None:
         super().__init__()
         self._guard = guard
+        self._make = make
         #: Why an address could not be listened on, by the address; the swarm only says that it could not.
         self.errors: dict[str, OSError] = {}
 
     def create_listener(self, handler_function: THandler) -> TCPListener:
         """Return a listener that gives its connections to `handler_function`."""
-        return ExclusiveListener(handler_function, self._guard, self.errors)
+        return ExclusiveListener(handler_function, self._guard, self.errors, self._make)
+
+    def wrap(self, stream: trio.SocketStream) -> TcpSocket:
+        """Make a socket of ours of one that was connected by itself."""
+        return self._make(stream)
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
         """Connect to an address. Raises `OpenConnectionError`."""
         connection = await super().dial(maddr)
         assert isinstance(connection, RawConnection)
         assert isinstance(connection.stream, TrioTCPStream)
-        connection.stream = TcpSocket(connection.stream.stream)
+        connection.stream = self._make(connection.stream.stream)
         return connection

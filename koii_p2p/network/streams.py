@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from koii_p2p.network.frames import READ_BYTES
+from koii_p2p.network.frames import READ_BYTES, FrameError, split_varint
 from koii_p2p.network.identity import key_of_peer_id
 
 if TYPE_CHECKING:
     from libp2p.network.stream.net_stream import NetStream
 
+    from koii_p2p.network.muxer import ContainedYamux
     from koii_p2p.network.yamux_stream import ContainedStream
 
 
@@ -48,7 +49,8 @@ class LinkUp:
     outgoing: bool
     """Whether we dialled."""
     address: str
-    """The other end of the connection as a multiaddr; of an incoming one the port is a passing one."""
+    """The other end of the connection as a multiaddr; of an incoming one the port is a passing one, of a relayed one it
+    is the relay: `/p2p/<relay>/p2p-circuit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class PeerStream:
         self.protocol = str(stream.get_protocol())
         self._stream = stream
         self._muxed = muxed
+
+    @property
+    def link(self) -> ContainedYamux:
+        """The connection it is on."""
+        return self._muxed.muxed_conn
 
     async def read_some(self, max_bytes: int = READ_BYTES) -> bytes:
         """Return what is there, at least one byte and at most `max_bytes`; nothing once the peer has closed.
@@ -119,6 +126,25 @@ class PeerStream:
     def closed(self) -> bool:
         """Whether nothing can be sent or received any more (what was received may still be read)."""
         return self._muxed.closed
+
+
+async def read_message(stream: PeerStream, limit: int, rest: bytearray) -> bytes | None:
+    """Read one varint-framed message, of which `rest` may hold a part, and leave there what comes after it.
+
+    None when the stream ended before it began. Raises `FrameError`, also for one of more than `limit` bytes, and
+    `StreamFailed`.
+    """
+    while (found := split_varint(rest, 0, limit)) is None:
+        data = await stream.read_some()
+        if not data:
+            if rest:
+                raise FrameError("The stream ended inside a message.")
+            return None
+        rest += data
+    start, end = found
+    message = bytes(rest[start:end])
+    del rest[:end]
+    return message
 
 
 #: `handler(stream)`; when it returns the stream is closed, and when it raises it is reset.

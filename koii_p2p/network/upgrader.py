@@ -17,10 +17,11 @@ from libp2p.transport.upgrader import TransportUpgrader
 
 from koii_p2p.limits import Limits
 from koii_p2p.network.containment import Guard
+from koii_p2p.network.identity import key_of_peer_id
 from koii_p2p.network.muxer import ContainedYamux
 from koii_p2p.network.negotiation import Channel, NegotiationError, answer, propose
 from koii_p2p.network.noise import NoiseChannel
-from koii_p2p.network.sockets import TcpSocket
+from koii_p2p.network.sockets import RawSocket
 
 if TYPE_CHECKING:
     from libp2p.custom_types import TSecurityOptions
@@ -45,11 +46,14 @@ class ContainedUpgrader(TransportUpgrader):
     ) -> ISecureConn:
         """Agree on Noise and shake hands. Raises `SecurityUpgradeFailure`; the time limit is the caller's."""
         assert isinstance(raw_conn, RawConnection)
-        assert isinstance(raw_conn.stream, TcpSocket)
+        assert isinstance(raw_conn.stream, RawSocket)
         try:
+            if peer_id is not None:
+                await _meet(raw_conn.stream, peer_id, dialled=True)
             await _agree(raw_conn.stream, NOISE, is_initiator)
             if peer_id is None:
                 session = await self._noise.secure_inbound(raw_conn)
+                await _meet(raw_conn.stream, session.get_remote_peer(), dialled=False)
             else:
                 session = await self._noise.secure_outbound(raw_conn, peer_id)
         except (NegotiationError, HandshakeFailure) as error:
@@ -67,6 +71,14 @@ class ContainedUpgrader(TransportUpgrader):
         except NegotiationError as error:
             raise MuxerUpgradeFailure(str(error)) from error
         return ContainedYamux(conn, peer_id, self._guard, self._limits, self.alive)
+
+
+async def _meet(stream: RawSocket, peer_id: ID, *, dialled: bool) -> None:
+    try:
+        key = key_of_peer_id(peer_id.to_bytes())
+    except ValueError:
+        return  # the swarm is about to refuse it, and to count that
+    await stream.meet(key, dialled=dialled)
 
 
 async def _agree(channel: Channel, protocol: str, is_initiator: bool) -> None:

@@ -247,7 +247,7 @@ class ContainedStream(IMuxedStream):
         """Refuse: deadlines are trio's."""
         raise NotImplementedError("Use a cancel scope.")
 
-    def get_remote_address(self) -> tuple[str, int]:
+    def get_remote_address(self) -> tuple[str, int] | None:
         """Return the address and port of the other end."""
         return self.muxed_conn.get_remote_address()
 

@@ -11,13 +11,13 @@ import trio
 
 from koii_p2p.errors import ChainError
 from koii_p2p.node.slots import SlotClock
-from koii_p2p.records.schema import Ballot, BallotEntry, Kind, Statement, Submission, Verdict
+from koii_p2p.records.schema import Ballot, BallotEntry, Kind, Statement, Verdict
 from koii_p2p.rounds.audit_rules import Profile
-from koii_p2p.rounds.clock import Window
-from koii_p2p.rounds.commitment import BuiltRound, build_commitment
-from koii_p2p.rounds.distribution import DistributionList, next_list
+from koii_p2p.rounds.commitment import build_commitment
 from koii_p2p.rounds.engine import RoundEngine
-from koii_p2p.rounds.events import Action, AnchorCommitment, AnchorList, SignAndPublish
+from koii_p2p.rounds.events import Action, AnchorCommitment, SignAndPublish
+from koii_p2p.rounds.misconduct import bad_value as bad_value
+from koii_p2p.rounds.misconduct import contradiction, hasty_commitments, hasty_lists
 from koii_p2p.rounds.objections import ListObjection
 from koii_p2p.rounds.round_state import RoundState
 from koii_p2p.settlement.layouts import newest_settled
@@ -26,8 +26,6 @@ from koii_p2p.settlement.refusals import ProgramError, ProgramRefused
 
 log = structlog.get_logger(__name__)
 
-HASTE = 3
-"""Slots after the window opens at which a lying leader anchors: K2 may be a slot or two behind a node's clock."""
 FLEE_AGAIN_SLOTS = 10
 """Slots between two tries of a fleeing cheater to get its stake out."""
 
@@ -58,13 +56,6 @@ _FLEEING = (Behaviour.FLEEING, Behaviour.FLEEING_LATE)
 _HASTY = (Behaviour.OMITTING_LEADER, Behaviour.PAYING_ITSELF)
 
 
-def bad_value(value: str | bytes | None) -> str | bytes | None:
-    """A value that a task did not produce, of the same type and a size that is allowed."""
-    if value is None:
-        return None
-    return f"not {value}"[:512] if isinstance(value, str) else b"not " + value[:508]
-
-
 def submitted_value(behaviour: Behaviour, value: str | bytes | None) -> str | bytes | None:
     """The value that a node with this behaviour submits when its task produced `value`."""
     return bad_value(value) if behaviour in _CHEATING else value
@@ -72,10 +63,7 @@ def submitted_value(behaviour: Behaviour, value: str | bytes | None) -> str | by
 
 def second_statement(behaviour: Behaviour, statement: Statement) -> Statement | None:
     """What an equivocating node signs as well, for the same place."""
-    body = statement.body
-    if behaviour is not Behaviour.EQUIVOCATING or not isinstance(body, Submission):
-        return None
-    return replace(statement, body=Submission(bad_value(body.value) or ""))
+    return contradiction(statement) if behaviour is Behaviour.EQUIVOCATING else None
 
 
 def withholds(behaviour: Behaviour, action: Action) -> bool:
@@ -116,71 +104,10 @@ def _victim(state: RoundState, key: bytes) -> bytes | None:
 
 
 def hasty_anchors(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> list[Action]:
-    """What a lying leader anchors before the first leader's turn."""
-    return [*hasty_commitments(behaviour, engine), *hasty_lists(behaviour, engine, key)]
-
-
-def hasty_commitments(behaviour: Behaviour, engine: RoundEngine) -> list[AnchorCommitment]:
-    """What a lying leader anchors before the first leader's turn: K2 takes the first commitment in its window.
-
-    Once in each round: whoever is late is told so by K2, and has its own turn later.
-    """
-    if behaviour not in _HASTY:
-        return []
-    found = []
-    for number in engine.rounds():
-        state, window = engine.round(number), engine.clock.commitment(number)
-        if state is None or state.proposal is not None or engine.anchored(number) is not None:
-            continue
-        if state.roster is None or state.beacon is None or state.assignment is None:
-            continue
-        if engine.slot in _hasty(window):
-            previous = engine.previous_digest(number)
-            state.proposal = build_commitment(
-                engine.terms, state.roster, state.beacon, previous, state.records(), state.assignment
-            )
-            built = state.proposal
-            digest, commitment = built.commitment.digest, built.commitment.encode()
-            found.append(AnchorCommitment(number, 0, digest, commitment, built.bundle.encode()))
-    return found
-
-
-def hasty_lists(behaviour: Behaviour, engine: RoundEngine, key: bytes) -> list[AnchorList]:
-    """What a leader that pays itself anchors before the first leader's turn: K2 takes the first list in its window.
-
-    Tried from a little before the window opens, in every slot, since an honest leader is ready then as well. It goes by
-    its own list from then on, as if it were right. In the next attempt it is barred.
-    """
-    if behaviour is not Behaviour.PAYING_ITSELF:
-        return []
-    found = []
-    for number in engine.rounds():
-        state, anchored, window = (
-            engine.round(number),
-            engine.anchored(number),
-            engine.clock.distribution(number),
-        )
-        if state is None or state.built is None or anchored is None or anchored.list_root is not None:
-            continue
-        if state.attempt or anchored.rejected or not window.opens - HASTE <= engine.slot < window.closes:
-            continue
-        state.list = self_paying(state, state.built, engine, key)
-        totals = (state.list.reward_total, state.list.slash_total)
-        found.append(AnchorList(number, 0, state.list.root, *totals, state.list.encode()))
-    return found
-
-
-def self_paying(state: RoundState, built: BuiltRound, engine: RoundEngine, key: bytes) -> DistributionList:
-    """The list of a round in which one key gets the whole bounty, and the others what they had."""
-    assert state.roster is not None, "the round was committed to"
-    held = (engine.list_of(number) for number in engine.rounds() if number < state.round)
-    before = [listed for listed in held if listed is not None]
-    amounts = {key: engine.terms.bounty_per_round}
-    return next_list(before[-1] if before else None, state.roster, amounts, engine.terms, built.tally)
-
-
-def _hasty(window: Window) -> Window:
-    return Window(window.opens + HASTE, window.closes)
+    """What a lying leader anchors before the first leader's turn: see `rounds.misconduct`."""
+    commitments = hasty_commitments(engine) if behaviour in _HASTY else []
+    lists = hasty_lists(engine, key) if behaviour is Behaviour.PAYING_ITSELF else []
+    return [*commitments, *lists]
 
 
 def committed_instead(

@@ -1,47 +1,21 @@
-"""What forks take back: K2 may undo a block that is not final, with every transaction in it. So a node looks again."""
+"""What forks take back: K2 may undo a block that is not final, with every transaction in it. So a node looks again.
+
+Anchors and vetoes need nothing of this: the engine asks for them as long as K2 does not hold them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 import trio
 
 from koii_p2p.errors import ChainError
-from koii_p2p.rounds.anchors import AnchoredRound
-from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.rounds.events import Action, AnchorCommitment
 
 log = structlog.get_logger(__name__)
 
-MISSING_SLOTS = 5
-"""What has just landed may not be in what is read yet: it counts as taken back after so many slots."""
 FINAL_SLOTS = 32
 """Slots after which a block is final (https://solana.com/docs/terminology: the maximum lockout of a vote)."""
-
-
-class OwnCommitments:
-    """What this node has anchored. The others go by it already when K2 has taken it back, and none commits again.
-
-    (Lists and vetoes need nothing of this: they are asked for as long as K2 does not hold them.)
-    """
-
-    def __init__(self, clock: RoundClock) -> None:
-        self._clock = clock
-        self._held_at: dict[AnchorCommitment, int] = {}
-
-    def landed(self, action: AnchorCommitment, slot: int) -> None:
-        """Note that K2 has just taken it."""
-        self._held_at[action] = slot
-
-    def undone(self, held: Mapping[int, AnchoredRound], slot: int) -> list[Action]:
-        """Those that K2, which holds `held` now, has not had for `MISSING_SLOTS`, and could still take."""
-        for one in list(self._held_at):
-            if slot >= self._clock.commitment(one.round, one.attempt).closes:
-                del self._held_at[one]
-            elif one.round in held and held[one.round].attempt >= one.attempt:
-                self._held_at[one] = slot
-        return [one for one, seen in self._held_at.items() if slot >= seen + MISSING_SLOTS]
 
 
 async def blockhashes_after(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,27 +14,61 @@ from typing import Any
 
 import structlog
 import trio
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
 
 from koii_p2p import __version__
+from koii_p2p.data.collections.service import Collections
 from koii_p2p.errors import raise_operator_error
 from koii_p2p.limits import Limits
 from koii_p2p.localk2 import LocalK2Settings
 from koii_p2p.localk2 import serve as serve_local_k2
 from koii_p2p.network.network import Network, NetworkSettings
-from koii_p2p.node import exchange
-from koii_p2p.node.api import create_app, new_token, serve_api
+from koii_p2p.network.task_bootstrap import bootstrap_in
+from koii_p2p.node.answering import serve_rounds
+from koii_p2p.node.api import create_app, metrics_token, new_token, serve_api
 from koii_p2p.node.api_file import remove_api_file, write_api_file
+from koii_p2p.node.arrivals import Arrivals
 from koii_p2p.node.behaviours import Behaviour
 from koii_p2p.node.carriers import ByProgram, CarrierChoice, settlements
+from koii_p2p.node.chain_checkup import LOW_BALANCE
+from koii_p2p.node.collections import TaskCollections, collections_of, open_collections
+from koii_p2p.node.dht import NodeDht
+from koii_p2p.node.metric_sections import About, Snapshot, TaskNumbers
+from koii_p2p.node.metrics import NodeMetrics
+from koii_p2p.node.package_store import PackageStore
+from koii_p2p.node.packages import Packages
+from koii_p2p.node.peer_standing import PeerStandings
+from koii_p2p.node.record_trace import RecordTrace
+from koii_p2p.node.resources import (
+    Usage,
+    folder_bytes,
+    limit_uses,
+    process_statistics,
+    queue_lengths,
+    task_use,
+)
+from koii_p2p.node.rooms import admit, dismiss, open_data, space_of
 from koii_p2p.node.slots import SlotClock
 from koii_p2p.node.staking import bring_up_stake
 from koii_p2p.node.supervisor import OnFailure, Service, Supervisor
+from koii_p2p.node.task_blobs import get_blob, put_blob
+from koii_p2p.node.task_db import TaskDb
+from koii_p2p.node.task_facts import TaskFacts
 from koii_p2p.node.task_life import say_closed
+from koii_p2p.node.task_server import TaskHttpPlace, TaskServer
 from koii_p2p.node.task_service import TaskService, TaskSettings, TaskStores
-from koii_p2p.node.views import base58, closed_view, life_view, peer_view, plain, round_brief, round_view
-from koii_p2p.rounds.engine import SUBMITTER
+from koii_p2p.node.trust import Consent, TrustList
+from koii_p2p.node.views import (
+    base58,
+    closed_view,
+    coverage_view,
+    life_view,
+    peer_view,
+    plain,
+    round_brief,
+    round_view,
+    score_view,
+)
+from koii_p2p.rounds.engine import SUBMITTER, RoundEngine
 from koii_p2p.rounds.role import Role
 from koii_p2p.settlement.interface import ClosedTaskState, Settlement
 from koii_p2p.settlement.priority_fees import PriorityFees
@@ -45,15 +79,14 @@ from koii_p2p.storage.database import Database
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.journal import Owner, SigningJournal
 from koii_p2p.storage.keyfile import load_secret
+from koii_p2p.storage.private_file import PrivateFile
 from koii_p2p.storage.record_log import RecordLog
 from koii_p2p.storage.task_store import TaskStore
 from koii_p2p.tasks.runner import TaskRunner
-from koii_p2p.tasks.services import TaskServices
+from koii_p2p.tasks.services import TaskServices, signature_is_good
+from koii_p2p.tasks.task_network import may_reach_internet
 
 log = structlog.get_logger(__name__)
-
-LOW_BALANCE = 3_000_000
-"""Roe below which fees may soon not be paid (Koii's client reserves as much: SAFE_AMOUNT_FOR_FEES)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +101,18 @@ class TaskSpec:
 class NodeSettings:
     """Everything a node is told at start. `stake` is what should be staked in each task, in Roe; 0 stakes nothing.
 
-    `url` may hold a provider's key: what is shown of it is `RpcClient.url`.
+    `url` may hold a provider's key: what is shown of it is `RpcClient.url`. With `task_network` the workers of tasks
+    that ask for the internet may reach it; `task_http` is where their REST is served, None for nowhere. `by_package`
+    are tasks whose code is had from peers, by the CID in their terms, and run if `consent` is given. `trace` is the
+    file that gets a line for each record; None for none.
     """
 
     home: Home
     url: str = field(repr=False)
     network: NetworkSettings
     tasks: tuple[TaskSpec, ...] = ()
+    by_package: tuple[bytes, ...] = ()
+    consent: Consent = field(default_factory=Consent)
     carrier: CarrierChoice = field(default_factory=ByProgram)
     fees: PriorityFees = field(default_factory=PriorityFees)
     embedded_k2: LocalK2Settings | None = None
@@ -82,8 +120,11 @@ class NodeSettings:
     claim_every: int = 10
     behaviour: Behaviour = Behaviour.HONEST
     role: Role = SUBMITTER
+    task_network: bool = False
+    task_http: TaskHttpPlace | None = None
     api_host: str = "127.0.0.1"
     api_port: int = 0
+    trace: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -91,7 +132,8 @@ class NodeSettings:
 class NodeReady:
     """What a node says when it runs: base58 keys, its PeerId and addresses, where its API is, what it works on.
 
-    `k2` are the addresses of its RPC nodes, without keys; `carrier_note` is empty if its carrier pays.
+    `k2` are the addresses of its RPC nodes, without keys; `carrier_note` is empty if its carrier pays, `task_url` if it
+    serves no REST of tasks.
     """
 
     key: str
@@ -103,6 +145,7 @@ class NodeReady:
     k2: str
     carrier: str
     carrier_note: str
+    task_url: str = ""
 
 
 class Node:
@@ -115,6 +158,9 @@ class Node:
         self._services: dict[str, TaskService] = {}
         self._closed: dict[str, ClosedTaskState] = {}
         self._started_at = 0.0
+        self._task_stores: dict[str, TaskStore] = {}
+        self._collections: dict[str, TaskCollections] = {}
+        self._metrics = NodeMetrics(self._snapshot)
 
     async def run(self, *, task_status: trio.TaskStatus[NodeReady] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled or `stop` is called. Ready when every service is.
@@ -127,7 +173,7 @@ class Node:
             raise_operator_error(group)
 
     async def _run(self, task_status: trio.TaskStatus[NodeReady]) -> None:
-        home = self._settings.home
+        settings, home = self._settings, self._settings.home
         with self._scope, home.locked():
             self._secret = load_secret(home.staking_key)
             self._wallet = load_secret(home.wallet_key)
@@ -136,6 +182,8 @@ class Node:
                 if self._settings.embedded_k2 is not None:
                     await nursery.start(partial(serve_local_k2, self._settings.embedded_k2))
                 async with AsyncExitStack() as stack:
+                    traced = RecordTrace(settings.trace, self._secret.public_key, settings.limits)
+                    self._trace = stack.enter_context(traced)
                     rpc = await stack.enter_async_context(
                         RpcClient(self._settings.url, limits=self._settings.limits)
                     )
@@ -151,24 +199,42 @@ class Node:
     ) -> None:
         settings, home = self._settings, self._settings.home
         self._rpc = rpc
-        chains = settlements(
-            settings.carrier,
-            (spec.task for spec in settings.tasks),
-            rpc,
-            self._wallet,
-            self._secret,
-            settings.limits,
-            settings.fees,
-        )
+        chains = self._chains([*(spec.task for spec in settings.tasks), *settings.by_package])
         if settings.carrier.note:
             log.warning("the carrier does not pay", carrier=settings.carrier.name, note=settings.carrier.note)
         self._genesis = await rpc.get_genesis_hash()
-        database = stack.enter_context(Database.open(home.database_of(self._genesis)))
+        database = self._database = stack.enter_context(Database.open(home.database_of(self._genesis)))
         journal = SigningJournal(database)
         journal.require_owner(Owner(self._genesis, self._secret.public_key))
         self._stores = TaskStores(RecordLog(database), journal, Artifacts(database, settings.limits))
         self._slots = SlotClock(partial(rpc.get_slot, "processed"))
-        self._network = Network(self._secret, settings.network, settings.limits)
+        self._network = Network(
+            self._secret,
+            settings.network,
+            settings.limits,
+            PrivateFile(home.peers, settings.limits.address_book_file_bytes),
+        )
+        self._packages = Packages(PackageStore(home.packages), self._network, settings.limits)
+        self._arrivals = Arrivals(
+            self._network,
+            self._packages,
+            settings.consent,
+            TrustList(home, settings.limits),
+            services=self._services,
+            closed=self._closed,
+            chain_of=lambda task: self._chains([task])[task],
+            add=self._add_task,
+            own={spec.task: spec.path for spec in settings.tasks},
+            limits=settings.limits,
+        )
+        self._task_server = TaskServer(
+            settings.task_http,
+            self._secret,
+            self._services,
+            lambda: self._network.addresses,
+            lambda: self._slots.now() if self._slots.trusted else None,
+            settings.limits,
+        )
         for spec in settings.tasks:
             try:
                 service = await self._task_service(spec, chains[spec.task], database)
@@ -177,21 +243,50 @@ class Node:
                 self._closed[base58(spec.task)] = error.state
             else:
                 self._services[service.name] = service
-        self._serve_peers()
+        serve_rounds(self._network, self._services, settings.limits)
+        standings = PeerStandings(self._open_engines, self._network)
+        dht = NodeDht(self._network, self._genesis, self._open_engines)
+        folder, services = home.data_of(self._genesis), self._services.values()
+        self._data = open_data(stack, folder, self._network, services, settings.limits, standings.note)
+        self._collections = open_collections(
+            map(space_of, services),
+            self._genesis,
+            self._secret,
+            database,
+            self._network,
+            self._slots,
+            settings.limits,
+        )
         await self._check_balance()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             await nursery.start(
                 self._supervisor.run,
                 [
+                    Service("record trace", self._trace.run),
                     Service("slots", self._slots.run),
                     Service("network", self._network.run, OnFailure.STOP),
                     *(Service(f"task {name}", service.run) for name, service in self._services.items()),
+                    Service("peer standings", standings.run),
+                    Service("dht presence", dht.run),
+                    *(Service(f"collections {name}", one.run) for name, one in self._collections.items()),
+                    *([] if isinstance(self._data, str) else [Service("task data", self._data.run)]),
+                    Service("arrivals", self._arrivals.run),
                 ],
             )
+            for task in settings.by_package:
+                await self._join_by_package(task)
+            await nursery.start(self._task_server.run, settings.carrier.name, self._genesis)
             token = new_token()
-            url = await nursery.start(
-                serve_api, create_app(self, token), settings.api_host, settings.api_port, settings.limits
+            app = self._api = create_app(
+                self,
+                token,
+                metrics_token(home.metrics_token),
+                lambda: self._data,
+                lambda: {name: one.collections for name, one in self._collections.items()},
+                lambda: dht,
             )
+            url = await nursery.start(serve_api, app, settings.api_host, settings.api_port, settings.limits)
             write_api_file(home.api, url, token, os.getpid())
             # What start-up made lives as long as the node: keeping it out of every collection halves the pauses.
             gc.collect()
@@ -213,13 +308,51 @@ class Node:
             k2=self._rpc.url,
             carrier=self._settings.carrier.name,
             carrier_note=self._settings.carrier.note,
+            task_url=self._task_server.url,
         )
 
     # --- tasks
 
+    def _chains(self, tasks: Iterable[bytes]) -> Mapping[bytes, Settlement]:
+        """What holds the rounds of some tasks on K2."""
+        settings = self._settings
+        payer, staker = self._wallet, self._secret
+        return settlements(settings.carrier, tasks, self._rpc, payer, staker, settings.limits, settings.fees)
+
+    async def _join_by_package(self, task: bytes) -> None:
+        try:
+            await self._arrivals.join(task)
+        except ClosedTask as error:
+            say_closed(base58(task), error.state)
+            self._closed[base58(task)] = error.state
+
+    async def _add_task(self, task: bytes, path: Path) -> None:
+        """Work on one more task from now on. Raises as `run` does for a task that cannot be started."""
+        limits = self._settings.limits
+        service = await self._task_service(TaskSpec(task, path), self._chains([task])[task], self._database)
+        name, space, database = service.name, space_of(service), self._database
+        room = collections_of(
+            space, self._genesis, self._secret, database, self._network, self._slots, limits
+        )
+        admit(self._data, service, space, limits)
+        self._services[name], self._collections[name] = service, room
+        try:
+            await self._nursery.start(
+                self._supervisor.run,
+                [Service(f"task {name}", service.run), Service(f"collections {name}", room.run)],
+            )
+        except BaseException as error:
+            del self._services[name], self._collections[name]
+            dismiss(self._data, task)
+            if isinstance(error, BaseExceptionGroup):
+                raise_operator_error(error)
+            raise
+
     async def _task_service(self, spec: TaskSpec, chain: Settlement, database: Database) -> TaskService:
         settings = self._settings
         state = await chain.task_state(spec.task)
+        if (peer := bootstrap_in(state.metadata)) is not None:
+            self._network.add_bootstrap(peer)
         stake_later = None
         if settings.stake:
             own, wallet = self._secret.public_key, self._wallet.public_key
@@ -229,7 +362,7 @@ class Node:
             else:
                 stake_later = stake
         name = base58(spec.task)
-        store = TaskStore(database, spec.task, settings.limits)
+        store = self._task_stores[name] = TaskStore(database, spec.task, settings.limits)
         services = TaskServices(
             submitter=self._secret.public_key,
             main_account=self._wallet.public_key,
@@ -237,7 +370,11 @@ class Node:
             store_set=store.set,
             store_delete=store.delete,
             sign=self._secret.sign,
-            verify=_signature_is_good,
+            verify=signature_is_good,
+            fact=(facts := TaskFacts()),
+            blob_put=partial(put_blob, lambda: self._data, spec.task),
+            blob_get=partial(get_blob, lambda: self._data, settings.limits.task_blob_bytes),
+            db=TaskDb(partial(self._collections_of, name), settings.limits),
         )
         runner = TaskRunner(
             spec.path,
@@ -246,8 +383,10 @@ class Node:
             services,
             settings.limits,
             slash_basis_points=state.terms.slash_basis_points,
+            network=may_reach_internet(base58(spec.task), spec.path, settings.task_network),
+            serves=self._task_server.on,
         )
-        return TaskService(
+        service = TaskService(
             state.terms,
             genesis=self._genesis,
             secret=self._secret,
@@ -263,10 +402,19 @@ class Node:
                 settles=settings.carrier.settles,
                 commits_late=settings.carrier.commits_late,
                 stake=stake_later,
+                also_at=self._task_server.announced,
+                trace=self._trace.note,
             ),
             random_source=random.Random(),
             limits=settings.limits,
         )
+        facts.use(service.engine, lambda: service.state, lambda: self._slots.slot_seconds)
+        return service
+
+    def _collections_of(self, name: str) -> Collections | None:
+        """The collections of a task by its id in base58; None while the node starts."""
+        one = self._collections.get(name)
+        return None if one is None else one.collections
 
     async def _check_balance(self) -> None:
         balance = await self._rpc.get_balance(self._wallet.public_key)
@@ -276,37 +424,6 @@ class Node:
                 wallet=base58(self._wallet.public_key),
                 balance=balance,
             )
-
-    # --- peers
-
-    def _serve_peers(self) -> None:
-        limits = self._settings.limits
-
-        async def records(_asker: bytes, data: bytes) -> bytes:
-            request = exchange.decode_records_request(data, limits)
-            return self._service(request.task).records(request)
-
-        async def reconcile(_asker: bytes, data: bytes) -> bytes:
-            task, number, question = exchange.decode_reconcile(data, limits)
-            return self._service(task).reconcile(number, question)
-
-        async def artifacts(_asker: bytes, data: bytes) -> bytes:
-            task, number = exchange.decode_artifacts_request(data, limits)
-            return self._service(task).artifacts(number)
-
-        async def presences(_asker: bytes, data: bytes) -> bytes:
-            return self._service(exchange.decode_presence_request(data, limits)).presences()
-
-        self._network.serve(exchange.RECONCILE_PROTOCOL, reconcile)
-        self._network.serve(exchange.RECORDS_PROTOCOL, records)
-        self._network.serve(exchange.ARTIFACTS_PROTOCOL, artifacts)
-        self._network.serve(exchange.PRESENCE_PROTOCOL, presences)
-
-    def _service(self, task: bytes) -> TaskService:
-        service = self._services.get(base58(task))
-        if service is None:
-            raise exchange.ExchangeError("We do not work on this task.")
-        return service
 
     # --- what the API shows
 
@@ -321,6 +438,7 @@ class Node:
             "wallet": base58(self._wallet.public_key),
             "peer_id": self._network.peer_id,
             "addresses": list(self._network.addresses),
+            "observed": list(self._network.observed),
             "behaviour": self._settings.behaviour.value,
             "cluster": {"url": self._rpc.url, "genesis": base58(self._genesis)},
             "carrier": {"name": carrier.name, "settles": carrier.settles, "note": carrier.note},
@@ -328,8 +446,17 @@ class Node:
             "network": plain(self._network.statistics()),
             "supervisor": plain(self._supervisor.statistics()),
             "tasks": [self._task_view(name, service) for name, service in self._services.items()],
+            "task_http": self._task_server.statistics(),
+            "data": plain({"fault": self._data} if isinstance(self._data, str) else self._data.statistics()),
+            "collections": {
+                name: plain(one.collections.statistics()) for name, one in self._collections.items()
+            },
             "closed_tasks": [closed_view(name, state) for name, state in self._closed_tasks().items()],
+            "packages": self._packages.view(),
         }
+
+    def _open_engines(self) -> dict[str, RoundEngine]:
+        return {name: service.engine for name, service in self._services.items() if service.closed is None}
 
     def _closed_tasks(self) -> dict[str, ClosedTaskState]:
         """The tasks that were closed before this node started, and since."""
@@ -342,6 +469,7 @@ class Node:
             "task": name,
             "name": service.terms.name,
             **life_view(state, service.closed),
+            "succession": self._arrivals.view(name),
             "period": engine.clock.period(engine.slot),
             "rounds": [
                 round_brief(name, engine, found)
@@ -350,6 +478,7 @@ class Node:
             ],
             "vault": None if state is None else state.vault,
             "records": plain(engine.statistics()),
+            "heard": coverage_view(engine.coverage()),
             "actions": plain(service.statistics()),
             "worker": plain(service.worker_statistics()),
         }
@@ -373,15 +502,90 @@ class Node:
         """Connected peers."""
         return [peer_view(peer) for peer in self._network.peers()]
 
+    def reach(self) -> Mapping[str, Any]:
+        """How others get at it: addresses, dial-backs, relays."""
+        return plain(self._network.reach()) or {}
+
+    def mesh(self) -> Mapping[str, Any]:
+        """Gossip: its topics, neighbours, meshes and counters."""
+        gossip: Mapping[str, Any] = plain(self._network.statistics().gossip) or {"topics": []}
+        return gossip
+
+    def scores(self) -> list[Mapping[str, Any]]:
+        """What gossip thinks of each connected peer, and why."""
+        return [score_view(peer) for peer in self._network.scores()]
+
+    def resources(self) -> Mapping[str, Any]:
+        """What the process uses, what waits, and every limit with its use."""
+        usage = self._usage()
+        return {
+            "process": plain(process_statistics()),
+            "database_bytes": folder_bytes(self._settings.home.database),
+            "queues": queue_lengths(usage),
+            "limits": plain(limit_uses(self._settings.limits, usage)),
+        }
+
+    def unready(self) -> list[str]:
+        """Why the node cannot work now, in sentences; empty if it can."""
+        slot = self._slots.statistics()
+        found = [] if slot.trusted else [f"K2 was not heard for {slot.age:.0f} s: the node stands still."]
+        return found if self._network.listening else [*found, "The network does not listen."]
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Its numbers for Prometheus, and their content type."""
+        return self._metrics.exposition(accept)
+
+    def _usage(self) -> Usage:
+        return Usage(
+            self._network.statistics(),
+            self._rpc.statistics(),
+            self._api.state.connections.statistics(),
+            tuple(
+                task_use(service.engine, service.worker_statistics(), self._task_stores[name].statistics())
+                for name, service in self._services.items()
+            ),
+            None if isinstance(self._data, str) else self._data.statistics(),
+            tuple(one.collections.statistics() for one in self._collections.values()),
+            self._task_server.statistics(),
+        )
+
+    def _snapshot(self) -> Snapshot:
+        usage = self._usage()
+        return Snapshot(
+            about=About(
+                __version__,
+                base58(self._secret.public_key),
+                self._network.peer_id,
+                trio.current_time() - self._started_at,
+                folder_bytes(self._settings.home.database),
+            ),
+            process=process_statistics(),
+            network=usage.network,
+            slot=self._slots.statistics(),
+            supervisor=self._supervisor.statistics(),
+            rpc=usage.rpc,
+            rpc_nodes=self._rpc.nodes(),
+            database=self._database.statistics(),
+            journal=self._stores.journal.statistics(),
+            records=self._stores.records.statistics(),
+            api=usage.api,
+            tasks=tuple(
+                TaskNumbers(
+                    name,
+                    service.engine.clock.period(service.engine.slot),
+                    service.statistics(),
+                    use,
+                    documents,
+                )
+                for (name, service), use, documents in zip(
+                    self._services.items(), usage.tasks, usage.collections, strict=True
+                )
+            ),
+            limits=limit_uses(self._settings.limits, usage),
+            data=usage.data,
+        )
+
     def artifact(self, task: str, number: int, name: str) -> bytes | None:
         """Stored bytes of a round: commitment, bundle or list; None if the node has none."""
         service = self._services.get(task)
         return service.artifact(number, Artifact(name)) if service else None
-
-
-def _signature_is_good(message: bytes, signature: bytes, key: bytes) -> bool:
-    try:
-        VerifyKey(key).verify(message, signature)
-    except (BadSignatureError, ValueError):
-        return False
-    return True

@@ -7,6 +7,7 @@ from solders.pubkey import Pubkey
 
 from koii_p2p.records.schema import Kind
 from koii_p2p.rounds import events
+from koii_p2p.rounds.coverage import Coverage
 from koii_p2p.rounds.events import Action
 from koii_p2p.settlement.interface import ClosedTaskState, TaskState
 
@@ -55,6 +56,18 @@ def say_changes(task: str, before: TaskState | None, now: TaskState) -> None:
             "the task's creator names a task that takes over: stakes do not move by themselves",
             task=task,
             successor=str(Pubkey(now.successor)),
+        )
+
+
+def say_unheard(task: str, seen: Coverage | None) -> None:
+    """Log that most of those who were due to speak in a round were not heard."""
+    if seen is not None and seen.suspicious:
+        log.warning(
+            "expected voters were never seen: this node may be eclipsed",
+            task=task,
+            round=seen.round,
+            unheard=len(seen.unheard),
+            expected=len(seen.expected),
         )
 
 

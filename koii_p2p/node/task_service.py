@@ -18,20 +18,24 @@ from koii_p2p.limits import Limits
 from koii_p2p.network.gossip import GossipVerdict
 from koii_p2p.network.network import Network
 from koii_p2p.node import behaviours, exchange
+from koii_p2p.node.announcing import announce
 from koii_p2p.node.behaviours import Behaviour
-from koii_p2p.node.forks import OwnCommitments, blockhashes_after
+from koii_p2p.node.data_spaces import TaskData
+from koii_p2p.node.forks import blockhashes_after
 from koii_p2p.node.own_words import OwnWords
 from koii_p2p.node.pulling import PEER_FAULTS, Puller
 from koii_p2p.node.recalling import Recall
+from koii_p2p.node.record_trace import untraced
 from koii_p2p.node.settling import settle_round
 from koii_p2p.node.slots import HOLDOVER_SECONDS, SlotClock
 from koii_p2p.node.staking import stake_when_active
-from koii_p2p.node.task_life import is_idle, rests, say_changes, say_closed
+from koii_p2p.node.task_life import is_idle, rests, say_changes, say_closed, say_unheard
 from koii_p2p.node.turns import LateTurns
 from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.keys import SecretKey
-from koii_p2p.records.schema import Kind, Presence, Statement
+from koii_p2p.records.schema import Kind, Presence
 from koii_p2p.records.seals import decode_opening, encode_opening
+from koii_p2p.records.sightings import Way
 from koii_p2p.rounds import events
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Source
@@ -41,12 +45,14 @@ from koii_p2p.rounds.reconcile import Reconciler
 from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.roster import roster_at
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.rounds.topics import KINDS_OF_TOPIC, PRESENCE, TOPIC_OF_KIND, TOPICS, topic_name
 from koii_p2p.settlement.interface import ClosedTaskState, Settlement, TaskState
 from koii_p2p.settlement.refusals import AlreadyAnchored, AlreadyVetoed, ClosedTask, NotCarried
 from koii_p2p.storage.artifacts import Artifact, Artifacts
 from koii_p2p.storage.faults import StorageError
 from koii_p2p.storage.journal import BelowFloor, SigningJournal
 from koii_p2p.storage.record_log import RecordLog
+from koii_p2p.tasks.audit_reasons import evidence_of
 from koii_p2p.tasks.runner import TaskRunner
 from koii_p2p.tasks.runner import TaskStatistics as RunnerStatistics
 
@@ -54,24 +60,11 @@ log = structlog.get_logger(__name__)
 
 _PRIVATE = b"koii-p2p/1 private"
 
-PRESENCE_SECONDS = 20.0
-FIRST_PRESENCE_SECONDS = 1.0
+TASK_AGAIN_SECONDS = 1.0
+"""After a task's work failed, so long until it is tried again in the same period; twice as long each time."""
 CHAIN_POLL_SLOTS = 5
 CHAIN_POLL_SECONDS = 0.5
 """The chain is read every `CHAIN_POLL_SLOTS` slots, but not more often than this."""
-
-TOPIC_OF_KIND = {
-    Kind.SUBMISSION: "submissions",
-    Kind.BALLOT: "audits",
-    Kind.BALLOT_REVEAL: "audits",
-    Kind.CHALLENGE: "audits",
-    Kind.EQUIVOCATION: "audits",
-    Kind.COMMITMENT_NOTICE: "audits",
-    Kind.LIST_NOTICE: "audits",
-    Kind.LIST_VOTE: "audits",
-    Kind.PRESENCE: "presence",
-}
-TOPICS = ("submissions", "audits", "presence")
 
 ANCHORED = (Artifact.COMMITMENT, Artifact.BUNDLE, Artifact.LIST)
 PROPOSED = (Artifact.PROPOSED_COMMITMENT, Artifact.PROPOSED_BUNDLE, Artifact.PROPOSED_LIST)
@@ -98,7 +91,8 @@ class TaskSettings:
 
     `settles`: whether leaves can be proved to K2 at all; `commits_late`: whether K2 takes commitments in the
     distribution window only. `stake` brings our stake up to what is wanted as soon as the task takes stakes; None if
-    nothing is left to be staked.
+    nothing is left to be staked. `also_at` are addresses to be told beside those of the network; `trace` is
+    told of each record that is published (way None) or admitted.
     """
 
     behaviour: Behaviour = Behaviour.HONEST
@@ -107,6 +101,8 @@ class TaskSettings:
     settles: bool = True
     commits_late: bool = False
     stake: Callable[[], Awaitable[None]] | None = None
+    also_at: Callable[[], tuple[str, ...]] = tuple
+    trace: Callable[[Verified, Way | None], None] = untraced
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +146,14 @@ class TaskService:
             role=settings.role,
             limits=limits,
         )
+        self.runner = runner
         self.state: TaskState | None = None
         self.closed: ClosedTaskState | None = None
+        self.data: TaskData | None = None
         self._genesis = genesis
         self._secret = secret
         self._settlement = settlement
         self._network = network
-        self._runner = runner
         self._stores = stores
         self._slots = slots
         self._settings = settings
@@ -168,12 +165,12 @@ class TaskService:
             network,
             random_source,
             limits,
-            keep=self._keep,
+            keep=partial(self._keep, way=Way.RECONCILIATION),
             handle=self._handle,
             failed=self._count_failure,
         )
+        self.hear_presence = partial(self._validate, PRESENCE, b"")
         self._own_words = OwnWords(genesis, secret, stores.journal)
-        self._commitments = OwnCommitments(terms.clock)
         self._late_turns = LateTurns(terms.clock, late=settings.commits_late)
         self._recall = Recall(self.engine, network, self._puller, self._catch_up)
         self._doing: set[Action] = set()
@@ -197,7 +194,7 @@ class TaskService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await nursery.start(self._runner.run)
+                await nursery.start(self.runner.run)
                 self._handle(events.SlotAdvanced(self._slots.now()))
                 self._begin()
                 self._restore()
@@ -222,7 +219,7 @@ class TaskService:
         if not self._joined:
             self._joined = True
             for topic in TOPICS:
-                await self._network.join_topic(self._topic(topic), partial(self._validate, topic))
+                await self._network.join_topic(topic_name(self.name, topic), partial(self._validate, topic))
 
     def _restore(self) -> None:
         """Feed the engine what an earlier run of this node stored of the rounds still in flight."""
@@ -257,7 +254,7 @@ class TaskService:
 
     def worker_statistics(self) -> RunnerStatistics:
         """Counters of the task's worker process."""
-        return self._runner.statistics()
+        return self.runner.statistics()
 
     # --- facts into the engine
 
@@ -277,8 +274,9 @@ class TaskService:
             self._misbehave()
             if self.terms.clock.period(slot) > period:
                 period = self.terms.clock.period(slot)
+                say_unheard(self.name, self.engine.coverage())
                 self._forget(period)
-            self._runner.set_clock(slot, max(period, 0))
+            self.runner.set_clock(slot, max(period, 0))
 
     def _forget(self, period: int) -> None:
         task, limits = self.terms.task, self._limits
@@ -311,7 +309,6 @@ class TaskService:
             return
         say_changes(self.name, before, self.state)
         self._handle(events.AnchorsRead(self.state.rounds))
-        self._dispatch(self._commitments.undone(self.state.rounds, self.engine.slot))
         if before is None:
             for number in sorted(self.state.rounds):
                 self._read_own_artifacts(number)
@@ -328,22 +325,27 @@ class TaskService:
         commitment, bundle, distribution = (self.artifact(number, kind) for kind in kinds)
         return events.ArtifactsRead(number, commitment, bundle, distribution)
 
-    # --- records from peers
+    async def _work(self, number: int) -> None:
+        # Again, for what may have failed is not the task's: a node that has just started knows nobody yet.
+        wait = TASK_AGAIN_SECONDS
+        while not await self.runner.task(number) and self.terms.clock.period(self.engine.slot) <= number:
+            await trio.sleep(wait)
+            wait *= 2
 
-    def _topic(self, name: str) -> str:
-        return f"/koii-p2p/1/{self.name}/{name}"
+    # --- records from peers
 
     def _validate(self, topic: str, _sender: bytes, data: bytes) -> GossipVerdict:
         if not self._slots.trusted or self.closed is not None:
             return GossipVerdict.IGNORE
-        kinds = frozenset(kind for kind, name in TOPIC_OF_KIND.items() if name == topic)
-        judgement, record = self.engine.receive(data, Source.GOSSIP, kinds=kinds)
+        judgement, record = self.engine.receive(data, Source.GOSSIP, kinds=KINDS_OF_TOPIC[topic])
         if record is not None:
-            self._keep(record)
+            self._keep(record, Way.GOSSIP)
         return VERDICTS[judgement]
 
-    def _keep(self, record: Verified) -> None:
+    def _keep(self, record: Verified, way: Way | None = None) -> None:
         body = record.statement.body
+        if way is not None:
+            self._settings.trace(record, way)
         try:
             if self._listens:
                 self._own_words.hear(record)
@@ -409,22 +411,26 @@ class TaskService:
                 async for blockhash in blockhashes_after(action.slot, read, now, self._chain_pause):
                     self._handle(events.BlockhashRead(action.round, blockhash))
             case events.RunTask():
-                await self._runner.task(action.round)
+                await self._work(action.round)
             case events.MakeSubmission():
-                made = await self._runner.submission(action.round)
+                made = await self.runner.submission(action.round)
                 value = behaviours.submitted_value(self._settings.behaviour, made)
                 if action.canary:
                     value = behaviours.bad_value(made)
                 self._handle(events.SubmissionMade(action.round, value))
             case events.AuditSubmission():
-                verdict, detail = await self._runner.audit(action.value, action.round, action.author)
+                audit = partial(self.runner.audit, action.value, action.round, action.author)
+                verdict, detail = await (
+                    audit() if self.data is None else self.data.audited(action.value, audit)
+                )
                 if detail:
                     log.info(
                         "audited", task=self.name, round=action.round, verdict=verdict.name, detail=detail
                     )
-                self._handle(events.AuditMade(action.round, action.submission_id, verdict))
+                why = evidence_of(detail)
+                self._handle(events.AuditMade(action.round, action.submission_id, verdict, why))
             case events.MakeDistribution():
-                amounts = await self._runner.distribution(action.submitters, action.bounty, action.round)
+                amounts = await self.runner.distribution(action.submitters, action.bounty, action.round)
                 if amounts is not None:
                     self._handle(events.DistributionMade(action.round, amounts))
             case events.SignAndPublish():
@@ -437,8 +443,10 @@ class TaskService:
             case events.KeepArtifacts():
                 parts = (action.commitment, action.bundle, action.list)
                 self._store(action.round, dict(zip(ANCHORED, parts, strict=True)))
+                if self.data is not None:
+                    await self.data.keep_evidence(parts[:2])
             case events.KeepRecord():
-                self._keep(action.record)
+                self._keep(action.record, Way.LATER)
             case events.AnchorCommitment():
                 await self._anchor_commitment(action)
             case events.AnchorList():
@@ -481,7 +489,8 @@ class TaskService:
             await self._publish(sign(second, self._genesis, self._secret))
 
     async def _publish(self, record: Verified) -> None:
-        await self._network.publish(self._topic(TOPIC_OF_KIND[record.kind]), record.raw)
+        self._settings.trace(record, None)
+        await self._network.publish(topic_name(self.name, TOPIC_OF_KIND[record.kind]), record.raw)
 
     def _misbehave(self) -> None:
         behaviour, key = self._settings.behaviour, self._secret.public_key
@@ -522,19 +531,18 @@ class TaskService:
         return exchange.encode_records((record.raw for record in self.engine.presences()), self._limits)
 
     async def _announce(self) -> None:
-        """Say where we are, and learn from somebody where the others are: often at first, then every now and then."""
-        pause = FIRST_PRESENCE_SECONDS
-        while True:
-            addresses = self._network.addresses[: self._limits.presence_addresses]
-            slot = self.engine.slot
-            if addresses and slot >= 0:
-                body = Presence(addresses, roles=0, software="koii_p2p", free_bytes=0)
-                period = max(self.terms.clock.period(slot), 0)
-                statement = Statement(self.terms.task, period, slot, slot, body)
-                self._dispatch([events.SignAndPublish(statement)])
-            await self._puller.presences()
-            await trio.sleep(pause * (0.5 + self._random.random()))
-            pause = min(2 * pause, PRESENCE_SECONDS)
+        await announce(
+            self.engine,
+            self._listening_at,
+            lambda statement: self._dispatch([events.SignAndPublish(statement)]),
+            self._puller.presences,
+            lambda: self._slots.slot_seconds,
+            self._random,
+            self._limits,
+        )
+
+    def _listening_at(self) -> tuple[str, ...] | None:
+        return (*self._settings.also_at(), *self._network.addresses) if self._network.listening else None
 
     # --- anchors and settlement
 
@@ -553,7 +561,6 @@ class TaskService:
             log.info("the round was committed by another leader", task=self.name, round=action.round)
         else:
             log.info("commitment anchored", task=self.name, round=action.round, signature=receipt.signature)
-            self._commitments.landed(action, self.engine.slot)
             signature = bytes(Signature.from_string(receipt.signature))
             self._handle(events.CommitmentAnchored(action.round, signature))
         self._chain_stale.set()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from solders.pubkey import Pubkey
 
+from koii_p2p.network.gossip import PeerScore
 from koii_p2p.network.network import PeerInfo
 from koii_p2p.node.task_life import closed_remedy
 from koii_p2p.records.envelope import Verified
 from koii_p2p.records.schema import Ballot, Challenge, Kind, Submission
 from koii_p2p.rounds.anchors import AnchoredRound
+from koii_p2p.rounds.coverage import Coverage
 from koii_p2p.rounds.eligibility import DRAWN, FULL_AUDIT
 from koii_p2p.rounds.engine import RoundEngine
 from koii_p2p.rounds.objections import ListObjection
@@ -32,21 +35,33 @@ def base58(key: bytes) -> str:
 
 
 def plain(value: object) -> Any:
-    """Any statistics dataclass, however nested, as JSON-ready values."""
+    """Any statistics dataclass, however nested, as JSON-ready values: bytes in hex, and None for what is no number.
+
+    Text that UTF-8 cannot say, such as a file's name that is none, gets question marks.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def peer_view(peer: PeerInfo) -> dict[str, Any]:
     """One connected peer."""
     return {**plain(peer), "key": base58(peer.key)}
+
+
+def score_view(peer: PeerScore) -> dict[str, Any]:
+    """What gossip thinks of a peer: the terms of its score, the score, and where it is in each topic."""
+    return {"key": base58(peer.key), **plain(peer.parts), "topics": plain(peer.topics)}
 
 
 def life_view(state: TaskState | None, closed: ClosedTaskState | None) -> dict[str, Any]:
@@ -70,6 +85,18 @@ def closed_view(task: str, state: ClosedTaskState) -> dict[str, Any]:
         "closed_slot": state.closed_slot,
         "successor": None if state.successor is None else base58(state.successor),
         "remedy": closed_remedy(task, state),
+    }
+
+
+def coverage_view(seen: Coverage | None) -> dict[str, Any] | None:
+    """Who was due to speak in the newest round that is over, and was not heard; `eclipsed` if that is suspicious."""
+    if seen is None:
+        return None
+    return {
+        "round": seen.round,
+        "expected": len(seen.expected),
+        "unheard": [base58(key) for key in seen.unheard],
+        "eclipsed": seen.suspicious,
     }
 
 

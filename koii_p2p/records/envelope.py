@@ -1,43 +1,32 @@
-"""COSE_Sign1 envelopes (RFC 9052 section 4): bytes -> `Envelope` (decoded) -> `Verified` (signature good).
+"""Records in their envelopes: bytes -> `Envelope` (decoded) -> `Verified` (signature good). The form is in `cose.py`.
 
-A function that needs a signature checked takes `Verified`, which only `verify` and `sign` make. PyNaCl
-verifies: its rule (it refuses small-order and non-canonical keys, and signatures with S >= L) is part of the
-protocol, because libraries disagree.
+A function that needs a signature checked takes `Verified`, which only `verify` and `sign` make.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import InitVar, dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from nacl.bindings import crypto_sign_open
-from nacl.exceptions import CryptoError
-
-from koii_p2p.records import cbor
-from koii_p2p.records.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
+from koii_p2p.records import cose
+from koii_p2p.records.cose import DOMAIN, GENESIS_BYTES, Signer
 from koii_p2p.records.payload import decode_payload, payload_bytes
 from koii_p2p.records.reasons import RecordError, RecordReason
 from koii_p2p.records.schema import LIMITS, Kind, Statement
 
-DOMAIN: Final = b"koii-p2p/1"
-GENESIS_BYTES: Final = 32
-
-# The protected header is {1: -8, 4: key}: algorithm EdDSA (RFC 9053 section 2.2) and key identifier.
-_HEADER_PREFIX: Final = bytes.fromhex("a20127045820")
-
-
-class Signer(Protocol):
-    """Whatever can sign as one identity: a `SecretKey`, or a door to one in another process."""
-
-    @property
-    def public_key(self) -> bytes:
-        """The 32-byte ed25519 public key."""
-        ...
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature of `message`."""
-        ...
+__all__ = [
+    "DOMAIN",
+    "GENESIS_BYTES",
+    "Envelope",
+    "Signer",
+    "Verified",
+    "decode_record",
+    "external_aad",
+    "sign",
+    "signing_bytes",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,26 +106,13 @@ def decode_record(raw: bytes) -> Envelope:
 
     At most 64 KiB; an equivocation, which carries two records, at most `Limits.equivocation_bytes`.
     """
-    try:
-        message = cbor.decode(
-            raw, max_bytes=LIMITS.equivocation_bytes, max_depth=LIMITS.record_depth, tag=cbor.COSE_SIGN1_TAG
-        )
-    except cbor.CborError as error:
-        raise RecordError(error.reason, str(error)) from error
-    match message:
-        case [bytes(protected), dict(unprotected), bytes(payload), bytes(signature)] if not unprotected:
-            pass
-        case _:
-            raise RecordError(RecordReason.NOT_COSE)
-    author = protected[len(_HEADER_PREFIX) :]
-    if not protected.startswith(_HEADER_PREFIX) or len(author) != PUBLIC_KEY_BYTES:
-        raise RecordError(RecordReason.BAD_HEADER)
-    if len(signature) != SIGNATURE_BYTES:
-        raise RecordError(RecordReason.NOT_COSE, f"A signature of {len(signature)} bytes.")
-    statement = decode_payload(payload)
+    signed = cose.take_apart(raw, max_bytes=LIMITS.equivocation_bytes, max_depth=LIMITS.record_depth)
+    statement = decode_payload(signed.payload)
     if statement.kind is not Kind.EQUIVOCATION and len(raw) > LIMITS.record_bytes:
         raise RecordError(RecordReason.TOO_LARGE, f"{len(raw)} bytes; {LIMITS.record_bytes} are allowed.")
-    return Envelope(raw, hashlib.sha256(raw).digest(), author, statement, payload, signature)
+    return Envelope(
+        raw, hashlib.sha256(raw).digest(), signed.author, statement, signed.payload, signed.signature
+    )
 
 
 def verify(envelope: Envelope, genesis: bytes) -> Verified:
@@ -145,13 +121,10 @@ def verify(envelope: Envelope, genesis: bytes) -> Verified:
     Raises `RecordError(BAD_SIGNATURE)`, and `ValueError` for a genesis hash of another length.
     """
     statement = envelope.statement
-    message = _sig_structure(
-        _protected(envelope.author), external_aad(genesis, statement.task, statement.kind), envelope.payload
+    cose.check_signature(
+        cose.Signed(envelope.author, envelope.payload, envelope.signature),
+        external_aad(genesis, statement.task, statement.kind),
     )
-    try:
-        crypto_sign_open(envelope.signature + message, envelope.author)
-    except CryptoError as error:
-        raise RecordError(RecordReason.BAD_SIGNATURE) from error
     return Verified(_MINT, envelope)
 
 
@@ -160,31 +133,17 @@ def sign(statement: Statement, genesis: bytes, signer: Signer) -> Verified:
 
     Raises `RecordError` if the record is too large or if `signer` does not sign with the key it names.
     """
-    payload, protected = payload_bytes(statement), _protected(signer.public_key)
-    aad = external_aad(genesis, statement.task, statement.kind)
-    signature = signer.sign(_sig_structure(protected, aad, payload))
-    raw = cbor.encode([protected, {}, payload, signature], tag=cbor.COSE_SIGN1_TAG)
+    domain = external_aad(genesis, statement.task, statement.kind)
+    raw = cose.put_together(payload_bytes(statement), domain, signer)
     return verify(decode_record(raw), genesis)
 
 
 def signing_bytes(statement: Statement, genesis: bytes, public_key: bytes) -> bytes:
     """Return the Sig_structure (RFC 9052 section 4.4) that the holder of `public_key` signs."""
-    aad = external_aad(genesis, statement.task, statement.kind)
-    return _sig_structure(_protected(public_key), aad, payload_bytes(statement))
+    domain = external_aad(genesis, statement.task, statement.kind)
+    return cose.to_be_signed(public_key, domain, payload_bytes(statement))
 
 
 def external_aad(genesis: bytes, task: bytes, kind: Kind) -> bytes:
     """Return what ties a signature to one chain, task and kind. Raises `ValueError` for a short genesis."""
-    if len(genesis) != GENESIS_BYTES:
-        raise ValueError(f"A genesis hash has {GENESIS_BYTES} bytes, not {len(genesis)}.")
-    return DOMAIN + genesis + task + bytes((kind,))
-
-
-def _protected(public_key: bytes) -> bytes:
-    if len(public_key) != PUBLIC_KEY_BYTES:
-        raise ValueError(f"A public key has {PUBLIC_KEY_BYTES} bytes, not {len(public_key)}.")
-    return _HEADER_PREFIX + public_key
-
-
-def _sig_structure(protected: bytes, aad: bytes, payload: bytes) -> bytes:
-    return cbor.encode(["Signature1", protected, aad, payload])
+    return cose.domain_of(genesis, task, kind)

@@ -41,6 +41,9 @@ from koii_p2p.rounds.tally import Outcome
 LEAST_STEP = 2
 """Slots between the turns of two leaders, where the room is small."""
 
+MISSING_SLOTS = 5
+"""What has just landed may not be in what is read yet: it counts as taken back after so many slots."""
+
 
 class Anchoring:
     """What K2 holds of the rounds of one task, and one node's part in it."""
@@ -54,6 +57,8 @@ class Anchoring:
         self._speaker = speaker
         self._anchored: dict[int, AnchoredRound] | None = None
         self._read_at = -1
+        #: Of each round, what K2 held when last seen there, unless it was rejected, and in which slot that was.
+        self._seen: dict[int, tuple[AnchoredRound, int]] = {}
         self._lists: dict[int, DistributionList] = {}
         self._standings: dict[int, RoundStanding] = {}
 
@@ -62,7 +67,7 @@ class Anchoring:
     def read(self, anchored: Mapping[int, AnchoredRound], slot: int | None = None) -> None:
         """Take in what K2 held at `slot` (now if None), unless that is older than what was read before.
 
-        Where an attempt was rejected, the next one starts over.
+        Where an attempt was rejected, the next one starts over; so does one whose commitment a fork put another for.
         """
         slot = self._asking.slot if slot is None else slot
         if slot < self._read_at:
@@ -71,11 +76,20 @@ class Anchoring:
         for number, anchor in anchored.items():
             attempt = anchor.attempt + anchor.rejected
             state = self._book.rounds.get(number)
-            if state is not None and attempt != state.attempt:
+            before = self._seen_of(number, anchor.attempt)
+            replaced = before is not None and before.commitment != anchor.commitment
+            if not anchor.rejected:
+                self._seen[number] = anchor, slot
+            if state is not None and (attempt != state.attempt or replaced):
                 state.start_over(attempt, self._asking.slot)
                 self._lists.pop(number, None)
                 self._standings.pop(number, None)
                 self._build_anew_after(number)
+
+    def _seen_of(self, number: int, attempt: int) -> AnchoredRound | None:
+        """What K2 held of an attempt when it was last seen there."""
+        seen, _slot = self._seen.get(number, (None, -1))
+        return seen if seen is not None and seen.attempt == attempt else None
 
     def _build_anew_after(self, number: int) -> None:
         """Forget our own lists of later rounds: what they were built on was rejected."""
@@ -111,6 +125,7 @@ class Anchoring:
             del self._lists[old]
         for old in [old for old in self._standings if old < number - REPUTATION_ROUNDS]:
             del self._standings[old]
+        self._seen = {later: seen for later, seen in self._seen.items() if later >= number}
 
     def is_open(self, number: int, period: int) -> bool:
         """Whether a round still has steps to take: the last three, and those that are tried again."""
@@ -230,25 +245,24 @@ class Anchoring:
         return delay or self._terms.submission_window // 2
 
     def _commit(self, state: RoundState) -> Iterator[Action]:
-        if (
-            state.built is not None
-            or state.beacon is None
-            or state.roster is None
-            or state.assignment is None
-        ):
+        if state.beacon is None or state.roster is None or state.assignment is None:
             return
         standing = self.standing(state.round)
         if standing is not None:
-            yield from self._follow_commitment(state, standing)
+            if state.built is None:
+                yield from self._follow_commitment(state, standing)
             return
         # Stakers whose work was approved in the round before lead first, then the whole roster (PROTOCOL §7).
         preferred = self.approved(self._book.rounds.get(state.round - 1))
         window = self._clock.commitment(state.round, state.attempt)
         step = max(LEAST_STEP, self._commit_room() // 6)
-        if self._my_turn(state, preferred, window, step, self.quiet()) and self._asking.due(
-            ("commit", state.round)
-        ):
-            proposal = self._propose(state)
+        again = self._seen_of(state.round, state.attempt) is not None
+        if again:
+            my_turn = self._my_turn_again(state, preferred, window, step)
+        else:
+            my_turn = self._my_turn(state, preferred, window, step, self.quiet())
+        if my_turn and self._asking.due(("commit", state.round)):
+            proposal = state.proposal = state.built if again else self._propose(state)
             if proposal is not None:
                 yield events.AnchorCommitment(
                     state.round,
@@ -257,6 +271,24 @@ class Anchoring:
                     proposal.commitment.encode(),
                     proposal.bundle.encode(),
                 )
+
+    def _my_turn_again(self, state: RoundState, preferred: list[bytes], window: Window, step: int) -> bool:
+        """Whether to anchor once more what a fork took back from K2: whoever goes by it, ranked from when it was gone.
+
+        Who objected to it or never had it, or whom the fork gave another beacon or previous commitment, goes back to a
+        proposal of its own, a step later.
+        """
+        missing = self._read_at - self._seen[state.round][1] - MISSING_SLOTS
+        ours, objected = state.commitment, state.objection is not ListObjection.NONE
+        chain = (state.beacon, self.previous_digest(state.round))
+        if ours is None or objected or (ours.beacon, ours.previous) != chain:
+            if missing >= step:
+                del self._seen[state.round]
+                self._standings.pop(state.round, None)
+                state.start_over(state.attempt, self._asking.slot)
+            return False
+        rank = self.rank(state, preferred) if self._asking.slot in window else None
+        return rank is not None and missing >= rank * LEAST_STEP
 
     def _propose(self, state: RoundState) -> BuiltRound | None:
         """The commitment that the records we hold lead to. None until roster, beacon and auditors are known."""

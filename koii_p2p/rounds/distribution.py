@@ -221,7 +221,7 @@ def next_list(
         slashes[key] = max(slashes[key], at_risk[key] * terms.slash_basis_points // BASIS_POINTS)
     for author, finders in counted.finders.items():
         pool = slashes.get(author, 0) * terms.audit.finders_share // BASIS_POINTS
-        for key, share in _shares(finders, pool).items():
+        for key, share in shares_of(finders, pool).items():
             if key in rewards:
                 rewards[key] += share
     totals = {leaf.staker: leaf for leaf in previous.leaves} if previous else {}
@@ -233,8 +233,8 @@ def next_list(
     return DistributionList(roster.round, tuple(totals[key] for key in sorted(totals)))
 
 
-def _shares(finders: Finders, pool: int) -> dict[bytes, int]:
-    """Roe for each of those who found one fraud; the two sides have no key in common."""
+def shares_of(finders: Finders, pool: int) -> dict[bytes, int]:
+    """Roe for each of those who found one fraud, of `pool` Roe; the two sides have no key in common."""
     sides = [side for side in (finders.accusers, finders.voters) if side]
     return {key: pool // len(sides) // len(side) for side in sides for key in side}
 

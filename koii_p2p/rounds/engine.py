@@ -24,6 +24,7 @@ from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.asking import Asking
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.beacon import beacon
+from koii_p2p.rounds.coverage import Coverage, coverage
 from koii_p2p.rounds.distribution import DistributionList
 from koii_p2p.rounds.eligibility import window_of
 from koii_p2p.rounds.events import Action, Event
@@ -105,6 +106,7 @@ class RoundEngine:
                 state.beacon = beacon(blockhash, self.terms.task, state.round)
             case events.AuditMade(submission_id=submission_id, verdict=verdict):
                 state.verdicts[submission_id] = verdict
+                state.reasons[submission_id] = event.evidence
             case events.DistributionMade(amounts=amounts):
                 state.amounts = dict(amounts)
             case events.OpeningRead(opening=opening):
@@ -175,6 +177,13 @@ class RoundEngine:
     def reputations(self, number: int) -> dict[bytes, Reputation] | None:
         """Reputations that count in a round, by key; empty where the task has none, None while they are unknown."""
         return self._anchoring.reputations(number)
+
+    def coverage(self) -> Coverage | None:
+        """Who was not heard in the newest round whose first ballots are over, of those who were due to speak."""
+        for number in reversed(self.rounds()):
+            if self.slot >= self.clock.audit(number).closes:
+                return coverage(self._book.rounds[number], self._key)
+        return None
 
     @property
     def slot(self) -> int:

@@ -70,11 +70,14 @@ class OpeningRead:
 
 @dataclass(frozen=True, slots=True)
 class AuditMade:
-    """The task's `audit()` gave a verdict on one submission."""
+    """The task's `audit()` gave a verdict on one submission; `evidence` goes with the vote: a digest (32 bytes), or
+    nothing.
+    """
 
     round: int
     submission_id: bytes
     verdict: Verdict
+    evidence: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

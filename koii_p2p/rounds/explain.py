@@ -27,6 +27,7 @@ from koii_p2p.rounds.reputation import Reputation, audit_rates
 from koii_p2p.rounds.roster import Roster, StakeHistory
 from koii_p2p.rounds.tally import AuditorStatus, Outcome
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.rounds.verification import Distribute
 from koii_p2p.rounds.why import Why
 
 __all__ = ["Anchors", "Explanation", "LeafProof", "ListOpinion", "RoundFacts", "Seen", "Why", "explain"]
@@ -134,8 +135,9 @@ class Explanation:
     opinions: tuple[ListOpinion, ...]
 
 
-def explain(facts: RoundFacts, key: bytes) -> Explanation:
+def explain(facts: RoundFacts, key: bytes, distribute: Distribute | None = None) -> Explanation:
     """Say why `key` (32 bytes) was or was not paid. Linear in the round's records; never raises for what is anchored.
+    `distribute` is the task's own distribution, where it has one and it is at hand.
 
     The first that applies is the reason, in the order of `Why`: whether the key may take part, whether the commitment
     can be relied on, what it says of the key; then the list, then the amount. Raises ValueError for a roster of
@@ -148,7 +150,9 @@ def explain(facts: RoundFacts, key: bytes) -> Explanation:
     audit = audit_of(built, assignment, key, _rates(facts)) if built and assignment else None
     work = _work(facts, key, read, audit)
     listed = _anchored_list(facts)
-    amounts = amounts_of(facts.terms, facts.roster, facts.stake, listed, facts.previous, built, key)
+    amounts = amounts_of(
+        facts.terms, facts.roster, facts.stake, listed, facts.previous, built, key, distribute
+    )
     if not facts.previous_known and amounts is not None:
         amounts = amounts.without_previous()
     in_commitment = built.records.submissions.get(key) if built else None

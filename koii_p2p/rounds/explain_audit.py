@@ -9,7 +9,7 @@ from koii_p2p.records.schema import Verdict
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.audit_rules import Profile
 from koii_p2p.rounds.commitment import BuiltRound
-from koii_p2p.rounds.round_records import cast_in
+from koii_p2p.rounds.round_records import cast_in, entries_of
 from koii_p2p.rounds.tally import Outcome
 from koii_p2p.rounds.why import Why
 
@@ -20,6 +20,7 @@ class Vote:
 
     `first` is its vote among those drawn (or of its own choice, where nobody draws it), `full` that in a full audit;
     who voted first need not vote again. `challenged`: it called for the full audit. `weight` is 0 without stake.
+    `evidence` is what it gave with its vote: 32 bytes, or nothing.
     """
 
     auditor: bytes
@@ -29,6 +30,7 @@ class Vote:
     first: Verdict | None
     full: Verdict | None
     challenged: bool
+    evidence: bytes = b""
 
     @property
     def missing(self) -> bool:
@@ -107,7 +109,7 @@ def audit_of(
     drawn = assignment.auditors_of(author)
     committee = assignment.committee_of(author) if accusers or canary else ()
     order = dict.fromkeys((*drawn, *sorted({*committee, *first, *full, *challengers} - set(drawn))))
-    members = set(committee)
+    members, given = set(committee), _evidence_on(built, author)
     votes = tuple(
         Vote(
             auditor=key,
@@ -117,6 +119,7 @@ def audit_of(
             first=first.get(key),
             full=full.get(key),
             challenged=key in challengers,
+            evidence=given.get(key, b""),
         )
         for key in order
     )
@@ -130,6 +133,17 @@ def audit_of(
         full=_full_audit(votes, rules.quorum, author in built.tally.full_audits) if committee else None,
         score=sum((vote.first is Verdict.VALID) - (vote.first is Verdict.INVALID) for vote in votes),
     )
+
+
+def _evidence_on(built: BuiltRound, author: bytes) -> dict[bytes, bytes]:
+    """What each auditor gave with its vote on a submission; a first vote's before that in a full audit."""
+    records, found = built.records, dict[bytes, bytes]()
+    for section in (records.full_ballots, records.reveals, records.ballots):
+        for auditor, record in section.items():
+            for entry in entries_of(record):
+                if entry.submission_id == records.submissions[author].id and entry.evidence:
+                    found[auditor] = entry.evidence
+    return found
 
 
 def _full_audit(votes: tuple[Vote, ...], quorum: int, counted: bool) -> FullAudit:

@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.audit_rules import BASIS_POINTS
 from koii_p2p.rounds.commitment import BuiltRound
-from koii_p2p.rounds.distribution import DistributionList, effective_stake
+from koii_p2p.rounds.distribution import (
+    DistributionError,
+    DistributionList,
+    effective_stake,
+    next_list,
+    submitters_of,
+)
 from koii_p2p.rounds.roster import Roster, StakeHistory
 from koii_p2p.rounds.tally import Outcome
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.rounds.verification import Distribute, NotRecomputed
 from koii_p2p.rounds.why import APPROVED, Why
 
 
@@ -24,13 +31,26 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRule:
+    """What the task's own distribution gives the key when it is run again: Roe, negative a slash, before shares and
+    convictions. `agrees`: it leads to the key's leaf of the anchored list. `amount` is None where it gave no list,
+    and `why` says why.
+    """
+
+    amount: int | None
+    agrees: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AmountDetail:
     """All in Roe. `reward` and `slash` are what this round added, None where the list before is not at hand.
 
     `reward_total` and `slash_total` are the leaf, everything up to this round; `paid` and `taken` what K2 has settled
     of them. Of the reward, `found` is for frauds found, `distributed` is what the task's distribution gave: the equal
     split of Koii's default list (`bounty // approved`) if it is `equal_split`. A slash is `slash_basis_points` of the
-    `effective_stake` by default: the stake less slashes that K2 has not taken yet.
+    `effective_stake` by default: the stake less slashes that K2 has not taken yet. `own` is what a distribution of the
+    task's own gives, None if it has none or was not run.
     """
 
     reward: int | None
@@ -45,6 +65,7 @@ class AmountDetail:
     approved: int | None
     slash_basis_points: int
     effective_stake: int | None
+    own: OwnRule | None = None
 
     @property
     def equal_split(self) -> bool:
@@ -62,7 +83,9 @@ class AmountDetail:
         """The same if the list before this one is not at hand; nothing was ever added where the totals are 0."""
         if not self.reward_total and not self.slash_total:
             return self
-        return replace(self, reward=None, slash=None, distributed=None, found=(), effective_stake=None)
+        return replace(
+            self, reward=None, slash=None, distributed=None, found=(), effective_stake=None, own=None
+        )
 
 
 def amounts_of(
@@ -73,10 +96,12 @@ def amounts_of(
     previous: DistributionList | None,
     built: BuiltRound | None,
     key: bytes,
+    distribute: Distribute | None = None,
 ) -> AmountDetail | None:
     """What the anchored list has for one key, None if there is no list or the key is not on it.
 
-    `previous` is the list before this one, None if this is the first.
+    `previous` is the list before this one, None if this is the first; `distribute` the task's own distribution, if it
+    has one and it is at hand.
     """
     leaf = listed.leaf(key) if listed else None
     if listed is None or leaf is None:
@@ -97,9 +122,30 @@ def amounts_of(
         approved=sum(outcome is Outcome.APPROVED for outcome in outcomes) if built else None,
         slash_basis_points=terms.slash_basis_points,
         effective_stake=effective_stake(previous, roster, key) if roster and key in roster else None,
+        own=_own_rule(terms, roster, listed, previous, built, key, distribute),
     )
     # Totals only grow: if they shrank, this is not the list that the round was built on.
     return detail if reward >= 0 and slash >= 0 else detail.without_previous()
+
+
+def _own_rule(
+    terms: TaskTerms,
+    roster: Roster | None,
+    listed: DistributionList,
+    previous: DistributionList | None,
+    built: BuiltRound | None,
+    key: bytes,
+    distribute: Distribute | None,
+) -> OwnRule | None:
+    if distribute is None or built is None or roster is None:
+        return None
+    submitters = submitters_of(built.tally.outcomes, roster, previous)
+    try:
+        amounts = distribute(submitters, terms.bounty_per_round, roster.round)
+        expected = next_list(previous, roster, amounts, terms, built.tally)
+    except (NotRecomputed, DistributionError) as error:
+        return OwnRule(None, agrees=False, why=str(error))
+    return OwnRule(amounts.get(key, 0), agrees=expected.leaf(key) == listed.leaf(key))
 
 
 def _added(previous: DistributionList | None, listed: DistributionList, key: bytes) -> tuple[int, int]:

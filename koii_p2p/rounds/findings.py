@@ -80,6 +80,7 @@ class FindingCode(Meaning):
     LIST_LEAF = "list_leaf", "A staker's totals are not what the outcomes lead to."
     LIST_LEAF_MISSING = "list_leaf_missing", "The list lacks a staker."
     LIST_LEAF_EXTRA = "list_leaf_extra", "The list has somebody who is no staker."
+    LIST_BOUNDS = "list_bounds", "The list gives or takes what no distribution may."
     REWARD_TOTAL = "reward_total", "The reward total on the chain is not that of the list."
     SLASH_TOTAL = "slash_total", "The slash total on the chain is not that of the list."
     DISTRIBUTION = "distribution", "The task's distribution or the previous list leads to no valid list."

@@ -68,6 +68,20 @@ def verify(root_hash: bytes, leaf: bytes, proof: Proof) -> bool:
     return current == root_hash
 
 
+def place_of(index: int, count: int) -> tuple[int, int]:
+    """Length and directions of the audit path of a leaf in a tree of `count` (RFC 6962 section 2.1.1).
+
+    Whoever asks for a certain leaf holds a proof against this: that of another leaf leads to the root as well.
+    """
+    length = directions = 0
+    while count > 1:
+        if index ^ 1 < count:
+            directions |= (index & 1) << length
+            length += 1
+        index, count = index >> 1, (count + 1) >> 1
+    return length, directions
+
+
 def _leaf_hashes(leaves: Sequence[bytes]) -> list[bytes]:
     # As leaf_hash, and below as node_hash: a call for each would take as long as the hashing itself.
     return [sha256(b"\x00" + leaf).digest() for leaf in leaves]

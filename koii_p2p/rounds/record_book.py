@@ -7,13 +7,14 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from koii_p2p.limits import Limits
-from koii_p2p.records.envelope import Verified, decode_record
+from koii_p2p.records.envelope import Envelope, Verified, decode_record, verify
 from koii_p2p.records.equivocation import Place
 from koii_p2p.records.reasons import RecordError
 from koii_p2p.records.schema import Kind
 from koii_p2p.rounds.admission import Action as Judgement
 from koii_p2p.rounds.admission import Admitted, Source, admit
 from koii_p2p.rounds.assignment import AuditAssignment
+from koii_p2p.rounds.eligibility import author_fault
 from koii_p2p.rounds.reasons import Reason
 from koii_p2p.rounds.roster import Roster
 from koii_p2p.rounds.round_state import Parked, RoundState
@@ -21,6 +22,9 @@ from koii_p2p.rounds.terms import TaskTerms
 
 PARK_SLOTS = 8
 """Parked records are judged again at least this often: what is early now is not early then."""
+
+_UNCHECKED = frozenset({Reason.EARLY, Reason.ROSTER_UNKNOWN})
+"""Reasons to wait that admission finds before it looks at author and signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class RecordBook:
         self._presences: dict[bytes, Verified] = {}
         self._accepted = 0
         self._refused: Counter[str] = Counter()
+        self._waited: frozenset[bytes] = frozenset()
+        """Ids of the records that are just being judged again: all of them are properly signed."""
 
     def receive(
         self, raw: bytes, source: Source, slot: int, *, kinds: Container[Kind] | None = None
@@ -70,12 +76,37 @@ class RecordBook:
                 state.challenged_at[envelope.id] = slot
             self._accepted += 1
             return Judgement.ACCEPT, decided.record
-        if state is not None and decided.parked and len(state.parked) < self._limits.parked_records:
+        if state is not None and decided.parked and self._may_wait(state, envelope, decided.reason):
             early = decided.reason is Reason.EARLY
-            state.parked[envelope.id] = Parked(raw, source, None if early else slot)
+            state.park(envelope, Parked(raw, source, None if early else slot))
         if state is not None and decided.conflicting is not None:
             state.note_equivocation(decided.conflicting)
         return self._refuse(decided.reason.name, decided.action)
+
+    def _may_wait(self, state: RoundState, envelope: Envelope, reason: Reason) -> bool:
+        """Whether there is room for a record that may be admitted later. One that its author did not sign takes none.
+
+        Otherwise anybody could fill the room of the honest, in their name.
+        """
+        limits, author = self._limits, envelope.author
+        if envelope.id in state.parked:
+            return True
+        if len(state.parked) >= limits.parked_records or state.parked_of[author] >= limits.parked_per_author:
+            return False
+        if state.parked_bytes + len(envelope.raw) > limits.parked_bytes:
+            return False
+        if reason not in _UNCHECKED:
+            return True
+        roster, rules = state.roster, self.terms.audit
+        if roster is not None and author_fault(envelope.statement, author, roster, rules) is not None:
+            return False
+        if envelope.id in self._waited:
+            return True
+        try:
+            verify(envelope, self.genesis)
+        except RecordError:
+            return False
+        return True
 
     def _refuse(self, reason: str, judgement: Judgement) -> tuple[Judgement, None]:
         self._refused[reason] += 1
@@ -94,10 +125,12 @@ class RecordBook:
         if not state.parked or known == state.parked_at:
             return
         state.parked_at = known
-        waiting, state.parked = state.parked, {}
-        for parked in waiting.values():
+        waited, waiting = frozenset(state.parked), state.take_parked()
+        for parked in waiting:
             received = slot if parked.slot is None else parked.slot
+            self._waited = waited
             _judgement, record = self.receive(parked.raw, parked.source, received)
+            self._waited = frozenset()
             if record is not None:
                 yield record
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from koii_p2p.records.envelope import Verified
+from koii_p2p.records.envelope import Envelope, Verified
 from koii_p2p.records.equivocation import Place, place_of
 from koii_p2p.records.schema import BallotReveal, Kind, ListVote, Verdict
 from koii_p2p.rounds.admission import Source
@@ -58,6 +59,8 @@ class RoundState:
     challenged_at: dict[bytes, int] = field(default_factory=dict)
     witness_ballots: int = 0
     parked: dict[bytes, Parked] = field(default_factory=dict)
+    parked_of: Counter[bytes] = field(default_factory=Counter)
+    parked_bytes: int = 0
     parked_at: tuple[bool, bool, int, int] | None = None
     equivocations: dict[tuple[Place, bytes], Verified] = field(default_factory=dict)
     task_called: bool = False
@@ -65,6 +68,7 @@ class RoundState:
     looked: bool = False
     watched_openings: bool = False
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)
+    reasons: dict[bytes, bytes] = field(default_factory=dict)
     opening: BallotReveal | None = None
     due: tuple[int, tuple[Verified, ...]] = (-1, ())
     disputes: tuple[int, dict[bytes, bytes]] = field(default_factory=lambda: (-1, {}))
@@ -101,6 +105,20 @@ class RoundState:
             self.timely.add(record.id)
         if record.kind is Kind.BALLOT and self.roster is not None and record.author not in self.roster:
             self.witness_ballots += 1
+
+    def park(self, envelope: Envelope, parked: Parked) -> None:
+        """Put a record aside that may be admitted later. `parked_of` counts them by author."""
+        if envelope.id not in self.parked:
+            self.parked_of[envelope.author] += 1
+            self.parked_bytes += len(parked.raw)
+        self.parked[envelope.id] = parked
+
+    def take_parked(self) -> tuple[Parked, ...]:
+        """Return what is parked, which is not parked any more."""
+        taken = tuple(self.parked.values())
+        self.parked, self.parked_bytes = {}, 0
+        self.parked_of.clear()
+        return taken
 
     def note_equivocation(self, second: Verified) -> None:
         """Keep a record that contradicts one that is held: together they are evidence."""

@@ -34,6 +34,9 @@ from koii_p2p.rounds.terms import TaskTerms
 _SALT = b"koii-p2p/1 salt"
 _CANARY = b"koii-p2p/1 canary"
 
+MOST_REASONS = 512
+"""Votes of one ballot that say why, which takes 32 bytes each: a ballot of the most votes still fits a record."""
+
 OWNING_UP = MAX_CHALLENGES - 1
 """The challenge that a node keeps for owning up to its own canary, however many others it has made by then."""
 
@@ -287,8 +290,12 @@ class TakingPart:
     def _votes(self, state: RoundState, due: Iterable[Verified]) -> tuple[BallotEntry, ...]:
         chosen = tuple(due)[: self._limits.ballot_entries]
         return tuple(
-            BallotEntry(submission.id, state.verdicts.get(submission.id, Verdict.UNAVAILABLE))
-            for submission in chosen
+            BallotEntry(
+                submission.id,
+                state.verdicts.get(submission.id, Verdict.UNAVAILABLE),
+                state.reasons.get(submission.id, b"") if place < MOST_REASONS else b"",
+            )
+            for place, submission in enumerate(chosen)
         )
 
 

@@ -20,16 +20,35 @@ from koii_p2p.rounds.distribution import (
     submitters_of,
 )
 from koii_p2p.rounds.findings import Finding, FindingCode
+from koii_p2p.rounds.list_bounds import broken_bounds
 from koii_p2p.rounds.reputation import Reputation, audit_rate
 from koii_p2p.rounds.roster import Roster
 from koii_p2p.rounds.round_records import SECTIONS
 from koii_p2p.rounds.tally import Outcome, Tally
 from koii_p2p.rounds.terms import TaskTerms
 
-__all__ = ["Distribute", "Finding", "FindingCode", "RoundEvidence", "RoundReport", "check_round"]
+__all__ = [
+    "Distribute",
+    "Finding",
+    "FindingCode",
+    "NotRecomputed",
+    "RoundEvidence",
+    "RoundReport",
+    "check_round",
+    "not_at_hand",
+]
 
 Distribute = Callable[[Sequence[Submitter], int, int], Mapping[bytes, int]]
-"""A task's distribution: submitters sorted by key, bounty in Roe, round -> Roe per key."""
+"""A task's distribution: submitters sorted by key, bounty in Roe, round -> Roe per key. May raise `NotRecomputed`."""
+
+
+class NotRecomputed(Exception):
+    """A task's own distribution cannot be run here, so that nothing is known of its lists; the text says why."""
+
+
+def not_at_hand(submitters: Sequence[Submitter], bounty: int, round_number: int) -> Mapping[bytes, int]:
+    """The distribution of a task that has one of its own, for whoever does not have the task's code."""
+    raise NotRecomputed("the rule is the task's own, and the task's code is not at hand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +79,15 @@ class RoundEvidence:
 class RoundReport:
     """Findings, none when everything agrees, and the list that the next round builds on.
 
-    `list` is the recomputed list, or the anchored one where it could not be recomputed, or None.
+    `list` is the recomputed list, or the anchored one where it could not be recomputed, or None. `amounts` are what
+    `distribute` gave, None without one. `unrecomputed` says why the anchored list could not be held against its rule:
+    then it only keeps what every list has to keep, and whether it is right is not known.
     """
 
     findings: tuple[Finding, ...]
     list: DistributionList | None
+    amounts: Mapping[bytes, int] | None = None
+    unrecomputed: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -87,8 +110,9 @@ def check_round(
     """Recompute a round, every signature, root, outcome and leaf, and compare. Never raises for bad bytes.
 
     `previous_list` is the newest anchored list of an earlier round, None before the first; `distribute` the
-    task's distribution, Koii's default if None. Once something is found wrong, what merely follows from it
-    is not reported as well: an altered bundle is not also a wrong outcome. Linear in the number of records.
+    task's distribution, Koii's default if None, `not_at_hand` if it is the task's own and cannot be run. Once
+    something is found wrong, what merely follows from it is not reported as well: an altered bundle is not also a
+    wrong outcome. Linear in the number of records.
 
     Raises ValueError when the roster is of another round than the evidence, or weighs stakes by other rules than
     the terms.
@@ -118,6 +142,9 @@ class _Check:
         self._evidence = evidence
         self._previous_list = previous_list
         self._distribute = distribute or self._default_distribution
+        self._own_rule = distribute is not None
+        self._amounts: Mapping[bytes, int] | None = None
+        self._unrecomputed: str | None = None
         self._findings: list[Finding] = []
         self._roster_known = True
 
@@ -159,7 +186,7 @@ class _Check:
                 self._compare(built.commitment, commitment)
             counted = built.tally
         trusted = self._check_list(counted)
-        return RoundReport(tuple(self._findings), trusted)
+        return RoundReport(tuple(self._findings), trusted, self._amounts, self._unrecomputed)
 
     def _assign(self, beacon: bytes) -> AuditAssignment:
         rules, rates = self._terms.audit, {}
@@ -270,6 +297,8 @@ class _Check:
             self._same(FindingCode.LIST_ROOT, "list root", evidence.anchored_root, shown.root)
         if held is not None and expected is not None:
             self._compare_leaves(held, expected)
+        elif held is not None and counted is not None and self._unrecomputed:
+            self._check_bounds(held, counted)
         trusted = expected
         if trusted is None and held is not None and held.root == evidence.anchored_root:
             trusted = held
@@ -295,10 +324,14 @@ class _Check:
         try:
             submitters = submitters_of(counted.outcomes, roster, self._previous_list)
             amounts = self._distribute(submitters, terms.bounty_per_round, self._evidence.round)
+            if self._own_rule:
+                self._amounts = amounts
             return next_list(self._previous_list, roster, amounts, terms, counted)
+        except NotRecomputed as why:
+            self._unrecomputed = str(why)
         except DistributionError as error:
             self._find(FindingCode.DISTRIBUTION, str(error))
-            return None
+        return None
 
     def _compare_leaves(self, held: DistributionList, expected: DistributionList) -> None:
         for leaf in expected.leaves:
@@ -317,6 +350,13 @@ class _Check:
         for leaf in held.leaves:
             if expected.leaf(leaf.staker) is None:
                 self._find(FindingCode.LIST_LEAF_EXTRA, f"{leaf.staker.hex()} is on the list", leaf.staker)
+
+    def _check_bounds(self, held: DistributionList, counted: Tally) -> None:
+        """Of a list whose rule cannot be run: what every list has to keep."""
+        for text, key in broken_bounds(
+            held, self._previous_list, self._evidence.roster, self._terms, counted
+        ):
+            self._find(FindingCode.LIST_BOUNDS, text, key)
 
     def _check_totals(self, trusted: DistributionList) -> None:
         evidence = self._evidence

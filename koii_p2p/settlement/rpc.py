@@ -265,6 +265,19 @@ class RpcClient(RpcNodes):
                 return None
             raise
 
+    async def get_block_time(self, slot: int) -> int | None:
+        """When the block in exactly this slot was made, in unix seconds as one node says; None if it does not."""
+        try:
+            return await self.ask(
+                "getBlockTime",
+                [slot],
+                lambda value: replies.optional(value, replies.signed_integer, "result"),
+            )
+        except RpcError as error:
+            if error.code in (BLOCK_NOT_AVAILABLE, SLOT_SKIPPED):
+                return None
+            raise
+
     async def get_block(self, slot: int, commitment: Commitment = "confirmed") -> BlockRecord | None:
         """The block in exactly this slot with its transactions, or None if it is not there (yet)."""
         options = {

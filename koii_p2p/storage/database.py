@@ -66,6 +66,11 @@ class Table:
         for key, value in self._database.scan(self._prefix + start, values=values):
             yield key[len(self._prefix) :], value
 
+    def between(self, start: bytes, stop: bytes, *, values: bool = True) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from `start` to before `stop` and their values, as `scan` does."""
+        for key, value in self._database.between(self._prefix + start, self._prefix + stop, values=values):
+            yield key[len(self._prefix) :], value
+
     def first_from(self, key: bytes) -> bytes | None:
         """Return the smallest key that is not below `key`, or None."""
         found = self._database.first_from(self._prefix + key)
@@ -87,14 +92,17 @@ class Database:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, *, compressed: bool = True) -> Database:
         """Open the database in a folder, and make it if there is none.
 
+        Unless `compressed`, values are written as they are: for those that have nothing left to compress.
         Raises `StorageLocked` if another process has it open, `StorageCorrupt`, `StorageFull` or another
         `StorageError`.
         """
         try:
-            handle = plyvel.DB(str(path), create_if_missing=True)
+            handle = plyvel.DB(
+                str(path), create_if_missing=True, compression="snappy" if compressed else None
+            )
         except plyvel.Error as error:
             raise database_fault(f"The database {path} cannot be opened.", path, error) from error
         return cls(path, handle)
@@ -151,6 +159,17 @@ class Database:
         with (
             self._mapped("Data cannot be read."),
             self._handle.iterator(prefix=prefix, include_value=values, verify_checksums=True) as items,
+        ):
+            for item in items:
+                yield item if values else (item, b"")
+
+    def between(self, start: bytes, stop: bytes, *, values: bool = True) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from `start` to before `stop` and their values (empty without `values`), ascending."""
+        with (
+            self._mapped("Data cannot be read."),
+            self._handle.iterator(
+                start=start, stop=stop, include_value=values, verify_checksums=True
+            ) as items,
         ):
             for item in items:
                 yield item if values else (item, b"")

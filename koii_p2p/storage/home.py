@@ -42,6 +42,11 @@ class Home:
         return self.path / "api.json"
 
     @property
+    def metrics_token(self) -> Path:
+        """The token that lets Prometheus read the running node's numbers, and nothing else."""
+        return self.path / "metrics.token"
+
+    @property
     def database(self) -> Path:
         """The folder of the database."""
         return self.path / "db"
@@ -51,22 +56,72 @@ class Home:
         return self.database / genesis.hex()[: 2 * CHAIN_FOLDER_BYTES]
 
     @property
+    def data(self) -> Path:
+        """The folder of task data: shards and manifests of blobs."""
+        return self.path / "data"
+
+    def data_of(self, genesis: bytes) -> Path:
+        """The task data of one chain's tasks."""
+        return self.data / genesis.hex()[: 2 * CHAIN_FOLDER_BYTES]
+
+    @property
+    def peers(self) -> Path:
+        """Peers and where they were reached, from one run to the next."""
+        return self.path / "peers.json"
+
+    @property
     def logs(self) -> Path:
         """The folder of log files."""
         return self.path / "log"
+
+    @property
+    def log(self) -> Path:
+        """The log of the node, in lines of JSON; older ones are beside it with a number behind their name."""
+        return self.logs / "node.log"
 
     @property
     def tasks(self) -> Path:
         """The folder that holds a working folder for each task."""
         return self.path / "tasks"
 
+    @property
+    def packages(self) -> Path:
+        """The code of tasks that came from peers, or is given to them, each under its CID."""
+        return self.path / "packages"
+
+    @property
+    def trust(self) -> Path:
+        """Whose code this node runs: tasks, authors and CIDs, one in a line."""
+        return self.path / "trust.txt"
+
     def prepare(self) -> None:
         """Make the folders that are missing, for the owner only (0700). Raises `StorageError`."""
-        for folder in (self.path, self.database, self.logs, self.tasks):
+        for folder in (self.path, self.database, self.data, self.logs, self.tasks):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise os_fault(f"The home folder {self.path} cannot be made.", folder, error) from error
+
+    def holder(self) -> int | None:
+        """The process that keeps the home, or None. Raises `StorageError`.
+
+        It takes a shared lock for an instant, in which another process that starts would be refused.
+        """
+        path = self.path / "lock"
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise os_fault(f"The home folder {self.path} cannot be looked at.", path, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            return int(said) if said.isdecimal() else 0
+        finally:
+            os.close(descriptor)
+        return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

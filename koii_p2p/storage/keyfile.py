@@ -45,6 +45,11 @@ def load_public(path: Path) -> bytes:
         raise _unusable(path, str(error)) from error
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a key file needs a passphrase. Raises `ConfigurationError` as `load_secret`."""
+    return not isinstance(_content(path), list)
+
+
 def save_secret(path: Path, key: SecretKey, passphrase: str | None = None) -> None:
     """Write a new key file, mode 0600, whole and durable, and never over another file; locked with a `passphrase`.
 

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from koii_p2p.storage.faults import StorageError, os_fault
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFile:
+    """One such file of bounded size, read and replaced as a whole."""
+
+    path: Path
+    max_bytes: int
+
+    def read(self) -> bytes | None:
+        """Return its content; None if there is none. Raises `StorageError`."""
+        return read_private(self.path, max_bytes=self.max_bytes) if self.path.exists() else None
+
+    def write(self, data: bytes) -> None:
+        """Replace it durably. Raises `StorageError`, and then the old content is still there."""
+        replace_private(self.path, data)
 
 
 def read_private(path: Path, *, max_bytes: int) -> bytes:

@@ -23,33 +23,31 @@ class Frame(IntEnum):
     """node -> worker, once: path, task id, submitter, main account (bytes), slash basis points."""
 
     CALL = 1
-    """node -> worker: call number, `Function`, slot, period, arguments (a list)."""
+    """node -> worker: call number, `Function`, arguments (a list)."""
 
     CANCEL = 2
     """node -> worker: number and `Function` of a call whose time is up; the worker ends it: RAISED."""
 
-    CLOCK = 3
-    """node -> worker: slot, period."""
-
-    ANSWER = 4
+    ANSWER = 3
     """node -> worker: request number, True, value; or request number, False, text of the refusal."""
 
-    LOADED = 5
-    """worker -> node, once: name of the task's class, whether the kernel forbids it to start processes."""
+    LOADED = 4
+    """worker -> node, once: name of the task's class, what the kernel holds it to (a list of `Protection`), whether it
+    has routes."""
 
-    UNUSABLE = 6
+    UNUSABLE = 5
     """worker -> node, instead of LOADED: what, why, remedy."""
 
-    RESULT = 7
+    RESULT = 6
     """worker -> node: call number, value."""
 
-    RAISED = 8
+    RAISED = 7
     """worker -> node: call number, name of the exception's class, text."""
 
-    REQUEST = 9
+    REQUEST = 8
     """worker -> node: request number, `Request`, arguments (a list)."""
 
-    LOG = 10
+    LOG = 9
     """worker -> node: severity as in `logging` (10..50), text."""
 
 
@@ -61,6 +59,11 @@ class Function(IntEnum):
     SUBMISSION = 2
     AUDIT = 3
     DISTRIBUTION = 4
+    ROUTES = 5
+    """One HTTP request to the task's routes (`koii_p2p.tasks.routes`)."""
+
+    DESCRIBE = 9
+    """None of the task's: what its functions are like (`inspection.described`)."""
 
 
 class Request(IntEnum):
@@ -71,6 +74,20 @@ class Request(IntEnum):
     STORE_DELETE = 2
     SIGN = 3
     VERIFY = 4
+    FACT = 5
+    """Its name (`Fact`), and the round where it is of one: what the node knows of the task, in JSON."""
+
+    BLOB_PUT = 6
+    """Bytes to be kept by several nodes; answered with the text of a reference."""
+
+    BLOB_GET = 7
+    """A reference in text; answered with the bytes."""
+
+    DB = 8
+    """What to do with a collection, and JSON that says with which and the rest; answered with JSON."""
+
+    CLOCK = 9
+    """No arguments; answered with the slot that the node saw last, and the task's period in it."""
 
 
 class FrameError(ValueError):

@@ -1,4 +1,5 @@
-"""Finds and imports a task: a folder with `task.py`, or one file, that holds exactly one `Task` subclass.
+"""Finds and imports a task: a folder with `task.py`, or one file, that holds exactly one `Task` subclass, or Koii's
+classic classes: at most one of each.
 
 Runs in the worker process only: importing a task means running its author's code.
 """
@@ -11,6 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.tasks.sdk import Task
@@ -42,7 +44,7 @@ def task_file(path: Path) -> Path:
 
 
 def load_task_class(path: Path) -> type[Task]:
-    """Import the task at `path` and return its one `Task` subclass.
+    """Import the task at `path` and return its one `Task` subclass, or a `ClassicTask` made of its classic classes.
 
     The file's folder is put first on `sys.path`, so that a task may consist of several modules. Raises
     `ConfigurationError` for a missing file, a failing import (naming file and line), none or several
@@ -50,24 +52,54 @@ def load_task_class(path: Path) -> type[Task]:
     """
     file = task_file(path)
     module = _import(file)
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Task) and value.__module__ == module.__name__
-    ]
-    classes = list(dict.fromkeys(found))  # an alias is not a second task
+    classes = _subclasses(module, Task)
     if len(classes) == 1:
         return classes[0]
     if not classes:
+        if (made := _of_classic_classes(file, module)) is not None:
+            return made
         raise ConfigurationError(
             f"The task {file} cannot be used.",
             "It defines no subclass of koii_p2p.tasks.sdk.Task.",
             "Write `class MyTask(Task): ...` with the functions task, submission and audit.",
         )
+    raise _too_many(file, Task, classes)
+
+
+def _of_classic_classes(file: Path, module: ModuleType) -> type[Task] | None:
+    """A task of the module's subclasses of Submission, Audit and Distribution; None if it defines none of them."""
+    from koii_p2p.tasks import classic  # only for tasks that use it: workers start fast
+
+    parts: list[Any] = []
+    for base in (classic.Submission, classic.Audit, classic.Distribution):
+        found = _subclasses(module, base)
+        if len(found) > 1:
+            raise _too_many(file, base, found)
+        parts.append(found[0] if found else base)
+    if all(part.__module__ != module.__name__ for part in parts):
+        return None
+
+    def make(self: classic.ClassicTask) -> None:
+        classic.ClassicTask.__init__(self, *(part() for part in parts))
+
+    return type("ClassicTask", (classic.ClassicTask,), {"__init__": make})
+
+
+def _subclasses(module: ModuleType, base: type) -> list[type[Any]]:
+    """The classes that a module defines itself; an alias is not a second one."""
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _too_many(file: Path, base: type, classes: list[type[Any]]) -> ConfigurationError:
     names = ", ".join(f"{one.__name__} (line {inspect.getsourcelines(one)[1]})" for one in classes)
-    raise ConfigurationError(
+    return ConfigurationError(
         f"The task {file} cannot be used.",
-        f"It defines {len(classes)} subclasses of Task where there must be one: {names}.",
+        f"It defines {len(classes)} subclasses of {base.__name__} where there must be one: {names}.",
         "Keep one per file, and move the others to files of their own.",
     )
 

@@ -13,15 +13,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
+import structlog
 import trio
 
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.limits import Limits
+from koii_p2p.tasks.confinement import Protection
 from koii_p2p.tasks.frames import (
     HEADER_BYTES,
     Frame,
@@ -35,11 +38,17 @@ from koii_p2p.tasks.frames import (
 from koii_p2p.tasks.output import OutputLog, printable
 from koii_p2p.tasks.services import Refused
 
+_log = structlog.get_logger(__name__)
+
 _DRAIN_SECONDS = 1.0
 """How long the last output of a dead worker is waited for, and the end of one that closed its pipe."""
 
 _REAP_SECONDS = 5.0
 """How long a killed process may take to end. It is left behind if the kernel is stuck."""
+
+
+Begun = Callable[[Callable[[], None]], None]
+"""Is told that a call was sent to a worker, with what cancels it there."""
 
 
 class Failure(Enum):
@@ -75,6 +84,18 @@ class CallFailed(Exception):
         self.maybe_innocent = maybe_innocent
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is chosen around a worker, to see that a task answers the same: the order of Python's sets (a hash seed,
+    1 to 2^32-1), a wall clock so many seconds ahead, and a time zone (POSIX `TZ`). Left to chance and the machine
+    where none are given.
+    """
+
+    hash_seed: int
+    clock_ahead: int
+    time_zone: str
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
     """A call in flight."""
@@ -88,8 +109,9 @@ class _Pending:
 class WorkerProcess:
     """One run of `koii_p2p.tasks.worker`, from start to death.
 
-    `answer` grants the task's requests (or raises `Refused`); `going` is told, before anything else, that no more
-    calls should be made: the process has ended or is being killed.
+    `answer` grants the task's requests, at once or by an awaitable, or raises `Refused`; `going` is told, before
+    anything else, that no more calls should be made: the process has ended or is being killed. With `network` it may
+    reach the internet; in a folder that is `full` it makes and writes nothing, and may remove.
     """
 
     def __init__(
@@ -101,6 +123,9 @@ class WorkerProcess:
         going: Callable[[], None],
         output: OutputLog,
         limits: Limits,
+        network: bool = False,
+        full: bool = False,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._start_items = start_items
         self._folder = folder
@@ -108,17 +133,23 @@ class WorkerProcess:
         self._going = going
         self._output = output
         self._limits = limits
+        self._network = network
+        self._full = full
+        self._surroundings = surroundings
         self._outbox, self._to_write = trio.open_memory_channel[bytes](limits.worker_queued_frames)
         self._next_number = 1
         self._pending: dict[int, _Pending] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._killed_because: str | None = None
         self._hung = False
+        self._nursery: trio.Nursery | None = None
+        self._slow_answers = 0
         self._exited = trio.Event()
         self._ended = False
         self.loaded = trio.Event()
         self.class_name = ""
-        self.confined = False
+        self.has_routes = False
+        self.protections: tuple[Protection, ...] = ()
         self.unusable: ConfigurationError | None = None
         self.calls_completed = 0
 
@@ -132,6 +163,7 @@ class WorkerProcess:
         assert self._process is not None
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._load_in_time)
                 nursery.start_soon(self._write, streams.to_worker)
                 nursery.start_soon(self._wait_and_drain, nursery, streams)
@@ -146,25 +178,31 @@ class WorkerProcess:
         return reason
 
     async def call(
-        self, function: Function, arguments: list[object], *, now: tuple[int, int], deadline: float
+        self,
+        function: Function,
+        arguments: list[object],
+        *,
+        deadline: float,
+        begun: Begun = lambda cancel: None,
     ) -> object:
         """Call a function of the task; its value. Raises `CallFailed` after at most `deadline` seconds.
 
-        A call that is overdue is cancelled in the worker; if it does not end then, the worker is killed.
+        A call that is overdue is cancelled in the worker; if it does not end then, the worker is killed. `begun` is
+        given what cancels it there before, for when nobody wants its value any more: this returns once it has ended.
         """
         pending = _Pending(function)
         number = self._next_number
         self._next_number += 1
         self._pending[number] = pending
         try:
-            self._send(Frame.CALL, number, int(function), *now, arguments)
+            self._send(Frame.CALL, number, int(function), arguments)
+            begun(partial(self._cancel, number, function))
             with trio.move_on_after(deadline):
                 await pending.done.wait()
             if not pending.done.is_set():
                 await self._cancel_overdue(number, pending, deadline)
         except trio.Cancelled:
-            with contextlib.suppress(CallFailed):
-                self._send(Frame.CANCEL, number, int(function))
+            self._cancel(number, function)
             raise
         finally:
             del self._pending[number]
@@ -172,6 +210,11 @@ class WorkerProcess:
             raise pending.error
         self.calls_completed += 1
         return pending.value
+
+    def _cancel(self, number: int, function: Function) -> None:
+        if number in self._pending:
+            with contextlib.suppress(CallFailed):
+                self._send(Frame.CANCEL, number, int(function))
 
     async def _cancel_overdue(self, number: int, pending: _Pending, deadline: float) -> None:
         name = pending.function.name.lower()
@@ -189,18 +232,6 @@ class WorkerProcess:
         raise CallFailed(
             Failure.TIMED_OUT, f"{name}() took longer than {deadline:.1f} s", maybe_innocent=stuck and others
         )
-
-    def tell_clock(self, slot: int, period: int) -> None:
-        """Tell the worker where the chain is.
-
-        Dropped if it reads slowly: every call carries the clock as well.
-        """
-        if (
-            self._ended
-            or self._outbox.statistics().current_buffer_used > self._limits.worker_queued_frames // 2
-        ):
-            return
-        self._send(Frame.CLOCK, slot, period)
 
     def kill(self, reason: str) -> None:
         """End the process now; the first reason given is the one reported."""
@@ -221,12 +252,22 @@ class WorkerProcess:
                 "reading": to_child,
                 "writing": from_child,
                 "limits": dataclasses.asdict(self._limits),
+                "network": self._network,
+                "full": self._full,
+                "clock_ahead": 0 if self._surroundings is None else self._surroundings.clock_ahead,
             }
             home = str(self._folder)
+            isolated, chosen = ["-I"], {}
+            if (around := self._surroundings) is not None:
+                # -I without -E, which would pass over the seed: no other variable of Python's is in the environment.
+                isolated = ["-P", "-s"]
+                chosen = {"PYTHONHASHSEED": str(around.hash_seed), "TZ": around.time_zone}
             self._process = subprocess.Popen(
-                # -P, -E: no module from the current folder or PYTHONPATH in place of ours; -B: no files
-                # beside the task's; -u: what was printed before a crash is seen.
-                [sys.executable, "-P", "-E", "-B", "-u", "-m", "koii_p2p.tasks.worker", json.dumps(settings)],
+                # -I: no module from the current folder, PYTHONPATH or the user's packages in place of ours. The
+                # last are below HOME, which is the task's own folder: Python would run what a task left there
+                # before the worker gives up its rights. -B: no files beside the task's; -u: what was printed
+                # before a crash is seen.
+                [sys.executable, *isolated, "-B", "-u", "-m", "koii_p2p.tasks.worker", json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -241,6 +282,7 @@ class WorkerProcess:
                     "MALLOC_ARENA_MAX": "2",
                     "OMP_NUM_THREADS": "1",
                     "OPENBLAS_NUM_THREADS": "1",
+                    **chosen,
                 },
                 start_new_session=True,
             )
@@ -380,8 +422,9 @@ class WorkerProcess:
                 self._grant(number, what, arguments)
             case Frame.LOG, [int(severity), str(text)] if 10 <= severity <= 50:
                 self._output.line(text, stream="log", severity=severity // 10 * 10)
-            case Frame.LOADED, [str(name), bool(confined)] if not self.loaded.is_set():
-                self.class_name, self.confined = printable(name, 100), confined
+            case Frame.LOADED, [str(name), list(held_to), bool(has_routes)] if not self.loaded.is_set():
+                self.class_name, self.has_routes = printable(name, 100), has_routes
+                self.protections = tuple(one for one in Protection if one.value in held_to)
                 self.loaded.set()
             case Frame.UNUSABLE, [str(what), str(why), str(remedy)] if not self.loaded.is_set():
                 most = self._limits.worker_detail_bytes
@@ -404,9 +447,39 @@ class WorkerProcess:
         except ValueError:
             raise FrameError(f"{what} is not a request") from None
         try:
-            self._send(Frame.ANSWER, number, True, self._answer(request, arguments))
+            found = self._answer(request, arguments)
         except Refused as refusal:
-            self._send(Frame.ANSWER, number, False, printable(str(refusal), self._limits.worker_detail_bytes))
+            self._refuse(number, str(refusal))
+            return
+        if not isinstance(found, Awaitable):
+            self._send(Frame.ANSWER, number, True, found)
+        elif self._nursery is None or self._slow_answers >= self._limits.worker_open_requests:
+            self._refuse(number, "Too many requests are open that take time; wait for some of them.")
+        else:
+            self._slow_answers += 1
+            self._nursery.start_soon(self._grant_later, number, found)
+
+    async def _grant_later(self, number: int, answer: Awaitable[object]) -> None:
+        try:
+            found = await answer
+        except Exception as error:  # noqa: BLE001
+            # Whatever fails in the node on a task's behalf costs the task its answer, and not the node its worker.
+            if not isinstance(error, Refused):
+                _log.error("a task's request failed in the node", exc_info=True)
+            why = str(error) if isinstance(error, Refused) else "The node could not do it: see its log."
+            with contextlib.suppress(CallFailed):  # the worker may have ended meanwhile
+                self._refuse(number, why)
+        else:
+            with contextlib.suppress(CallFailed):
+                try:
+                    self._send(Frame.ANSWER, number, True, found)
+                except FrameError as error:
+                    self._refuse(number, f"The answer cannot be handed out: {error}.")
+        finally:
+            self._slow_answers -= 1
+
+    def _refuse(self, number: int, why: str) -> None:
+        self._send(Frame.ANSWER, number, False, printable(why, self._limits.worker_detail_bytes))
 
 
 @dataclass(frozen=True, slots=True)

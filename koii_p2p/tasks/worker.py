@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,8 @@ import base58
 
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.limits import Limits
-from koii_p2p.tasks import confinement, loader
+from koii_p2p.tasks import confinement, landlock, loader
+from koii_p2p.tasks.confinement import Protection
 from koii_p2p.tasks.frames import (
     HEADER_BYTES,
     Frame,
@@ -33,7 +35,7 @@ from koii_p2p.tasks.frames import (
     decode_body,
     encode_frame,
 )
-from koii_p2p.tasks.sdk import Context, RequestRefused, Submitter, Task, Verdict
+from koii_p2p.tasks.sdk import Audited, Context, RequestRefused, Submitter, Task, Verdict
 
 NO_VERDICT = 0
 """On the wire, an audit that returned None."""
@@ -51,7 +53,6 @@ class Pipes:
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[object]] = {}
         self._open_requests = asyncio.Semaphore(limits.worker_open_requests)
-        self._now = (0, 0)
 
     def send(self, frame: Frame, *items: object) -> None:
         """Write one frame; blocks while the pipe is full. Raises `FrameError` if it is too large."""
@@ -94,14 +95,6 @@ class Pipes:
         else:
             answer.set_exception(RequestRefused(str(value)))
 
-    def now(self) -> tuple[int, int]:
-        """The slot and the period that the node told last."""
-        return self._now
-
-    def set_now(self, slot: int, period: int) -> None:
-        """Note what the node told."""
-        self._now = (slot, period)
-
 
 class LogToNode(logging.Handler):
     """Sends what a task logs to its node, with its severity."""
@@ -127,12 +120,18 @@ class Calls:
         self._pipes = pipes
         self._limits = limits
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._application: Any = None
 
     def start(self, number: int, function: Function, arguments: list[Any]) -> None:
         """Run one call beside the others; its answer is sent when it ends."""
         running = asyncio.get_running_loop().create_task(self._run(number, function, arguments))
         self._running[number] = running
-        running.add_done_callback(lambda _: self._running.pop(number, None))
+        running.add_done_callback(partial(self._ended, number))
+
+    def _ended(self, number: int, running: asyncio.Task[None]) -> None:
+        del self._running[number]
+        if running.cancelled():  # before its first step, so that `_run` had no turn to say so
+            self._pipes.send(Frame.RAISED, number, "CancelledError", "")
 
     def cancel(self, number: int, function: Function) -> None:
         """End a call whose time is up.
@@ -140,7 +139,9 @@ class Calls:
         One that runs in a thread cannot be ended: the node will kill this process.
         """
         running = self._running.get(number)
-        if running is not None and inspect.iscoroutinefunction(self._method(function)):
+        if running is None:
+            return
+        if function is Function.ROUTES or inspect.iscoroutinefunction(self._method(function)):
             running.cancel()
 
     async def _run(self, number: int, function: Function, arguments: list[Any]) -> None:
@@ -155,12 +156,29 @@ class Calls:
             self._pipes.send(Frame.RAISED, number, type(error).__name__, text)
 
     async def _invoke(self, function: Function, arguments: list[Any]) -> object:
+        if function is Function.DESCRIBE:
+            from koii_p2p.tasks import inspection
+
+            return inspection.described(self._task)
+        if function is Function.ROUTES:
+            return await self._answer(arguments)
         method = self._method(function)
         ready = task_arguments(function, arguments)
         if inspect.iscoroutinefunction(method):
             return await method(self._context, *ready)
         value = await asyncio.to_thread(method, self._context, *ready)
         return await value if inspect.isawaitable(value) else value
+
+    async def _answer(self, arguments: list[Any]) -> object:
+        """One HTTP request; the task says its routes when the first one comes."""
+        from koii_p2p.tasks import routes
+
+        if self._application is None:
+            self._application = routes.application(self._task.routes(self._context))
+        asked = routes.AskedRoute.from_arguments(arguments)
+        return await routes.answer(
+            self._application, asked, self._context.task_id, self._limits.task_reply_bytes
+        )
 
     def _method(self, function: Function) -> Any:
         return getattr(self._task, function.name.lower())
@@ -195,16 +213,18 @@ def wire_result(function: Function, value: object) -> object:
     if function is Function.AUDIT:
         if value is None:
             return NO_VERDICT
+        if isinstance(value, Audited):
+            return [int(value.verdict), describe_part(value.line())]
         if isinstance(value, Verdict):
             return int(value)
         if isinstance(value, bool):
             return int(Verdict.VALID if value else Verdict.INVALID)
         raise TypeError(
-            f"audit() returned {type(value).__name__}; it must return True, False, None or a Verdict"
+            f"audit() returned {type(value).__name__}; it must return True, False, None, a Verdict or an Audited"
         )
     if function is Function.DISTRIBUTION:
         return _wire_distribution(value)
-    return None
+    return value if function in (Function.DESCRIBE, Function.ROUTES) else None
 
 
 def _wire_distribution(value: object) -> list[list[object]]:
@@ -241,8 +261,8 @@ def describe(error: BaseException) -> str:
         return "(this exception has no text)"
 
 
-async def serve(pipes: Pipes, limits: Limits, *, confined: bool) -> None:
-    """Load the task that the node names, then answer its calls until it is gone."""
+async def serve(pipes: Pipes, limits: Limits, protections: tuple[Protection, ...], full: bool) -> None:
+    """Load the task that the node names, then answer its calls until it is gone. `full`: its folder may not grow."""
     frame, items = await pipes.receive()
     if frame is not Frame.START:
         raise FrameError(f"the first frame is {frame.name}, not START")
@@ -253,6 +273,8 @@ async def serve(pipes: Pipes, limits: Limits, *, confined: bool) -> None:
     logger.addHandler(LogToNode(pipes, limits))
     try:
         file = Path(os.fsdecode(path))  # a path may hold bytes that are no text
+        if landlock.restrict(landlock.needed_by(file, Path.cwd()), Path.cwd(), full=full):
+            protections = (*protections, Protection.OWN_FILES)
         task_class = loader.load_task_class(file)
         task = instantiate(task_class, file)
     except ConfigurationError as error:
@@ -268,19 +290,18 @@ async def serve(pipes: Pipes, limits: Limits, *, confined: bool) -> None:
         main_account=main_account,
         slash_basis_points=slash_basis_points,
         logger=logger,
+        limits=limits,
     )
     calls = Calls(task, context, pipes, limits)
-    pipes.send(Frame.LOADED, task_class.__name__, confined)
+    has_routes = task_class.routes is not Task.routes
+    pipes.send(Frame.LOADED, task_class.__name__, [one.value for one in protections], has_routes)
     while True:
         frame, items = await pipes.receive()
         if frame is Frame.CALL:
-            number, function, slot, period, arguments = items
-            pipes.set_now(slot, period)
+            number, function, arguments = items
             calls.start(number, Function(function), arguments)
         elif frame is Frame.CANCEL:
             calls.cancel(items[0], Function(items[1]))
-        elif frame is Frame.CLOCK:
-            pipes.set_now(items[0], items[1])
         elif frame is Frame.ANSWER:
             pipes.answered(items[0], items[1], items[2])
         else:
@@ -309,18 +330,23 @@ def main() -> NoReturn:
     settings = json.loads(sys.argv[1])
     confinement.die_with_parent(settings["parent"])
     limits = Limits(**settings["limits"])
-    os.nice(limits.worker_niceness)
+    confinement.step_behind(limits.worker_niceness)
     confinement.limit_resources(
         memory=limits.worker_memory_bytes,
         cpu_seconds=limits.worker_cpu_seconds,
-        file_bytes=limits.worker_file_bytes,
+        file_bytes=0 if settings["full"] else limits.worker_file_bytes,
         open_files=limits.worker_open_files,
     )
-    confined = confinement.forbid_processes()
+    protections = confinement.forbid(network=settings["network"])
+    if settings["clock_ahead"]:
+        from koii_p2p.tasks import other_clock
+
+        other_clock.shift(settings["clock_ahead"])
     del sys.argv[1:]
     code = 0
     try:
-        asyncio.run(serve(Pipes(settings["reading"], settings["writing"], limits), limits, confined=confined))
+        pipes = Pipes(settings["reading"], settings["writing"], limits)
+        asyncio.run(serve(pipes, limits, protections, settings["full"]))
     except (asyncio.IncompleteReadError, BrokenPipeError):
         pass  # the node closed the pipes: it is stopping
     except BaseException:  # noqa: BLE001 - printed, and the exit code says it

@@ -34,7 +34,7 @@ from koii_p2p.rounds.roster import Roster, RosterError, StakeHistory, roster_at
 from koii_p2p.rounds.round_records import RoundRecords
 from koii_p2p.rounds.tally import Tally
 from koii_p2p.rounds.terms import TaskTerms
-from koii_p2p.rounds.verification import RoundEvidence, check_round
+from koii_p2p.rounds.verification import Distribute, RoundEvidence, check_round
 from koii_p2p.settlement.history import ChainEntry, ReplayedStake, check_history, read_entries, replay
 from koii_p2p.settlement.instructions import (
     AnchorCommitment,
@@ -80,7 +80,8 @@ class CheckedRound:
     """One round as recomputed. `entries` are its transactions that succeeded, `refused` how many did not.
 
     `attempts` are all that were committed to, `anchored` the newest of them. Commitment, list and `played` are those
-    of the attempt that stands, as far as they could be verified.
+    of the attempt that stands, as far as they could be verified. `amounts` are what a task's own distribution gave,
+    None by Koii's default; `unrecomputed` says why that could not be run.
     """
 
     number: int
@@ -92,6 +93,8 @@ class CheckedRound:
     commitment: Commitment | None = None
     list: DistributionList | None = None
     played: Played | None = None
+    amounts: Mapping[bytes, int] | None = None
+    unrecomputed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,28 @@ class CheckReport:
     replayed: Mapping[bytes, ReplayedStake] = field(default_factory=dict)
 
     @property
+    def unrecomputed(self) -> dict[int, str]:
+        """Rounds with a list that could not be held against its rule, and why: nobody knows whether it is right."""
+        return {one.number: one.unrecomputed for one in self.rounds if one.unrecomputed is not None}
+
+    @property
     def verified(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether nothing is wrong, and everything was recomputed."""
+        return not self.findings and not self.unrecomputed
 
 
-def check(evidence: Evidence) -> CheckReport:
-    """Check everything. Never raises for bad bytes: what is wrong is in the findings, causes before effects."""
-    return _Check(evidence).run()
+def check(evidence: Evidence, distribute: Distribute | None = None) -> CheckReport:
+    """Check everything. Never raises for bad bytes: what is wrong is in the findings, causes before effects.
+
+    `distribute` is the task's own distribution, Koii's default if None, `verification.not_at_hand` if it cannot be run.
+    """
+    return _Check(evidence, distribute).run()
 
 
 class _Check:
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, distribute: Distribute | None) -> None:
         self._evidence = evidence
+        self._distribute = distribute
         self._chain = evidence.chain
         self._findings: list[CheckFinding] = []
         self._names = {_key(node.key): node.name for node in evidence.nodes}
@@ -361,13 +373,21 @@ class _Check:
                 reputations=known,
             ),
             previous,
+            self._distribute,
         )
         for finding in report.findings:
             self._find(finding.code.value, finding.text, finding.subject, round=number)
         played = None
         if report.ok and decoded is not None:
             played = _play(terms, self._chain.genesis, roster, decoded, bundle, known)
-        return replace(checked, commitment=decoded, list=report.list, played=played)
+        return replace(
+            checked,
+            commitment=decoded,
+            list=report.list,
+            played=played,
+            amounts=report.amounts,
+            unrecomputed=report.unrecomputed,
+        )
 
     def _count_anchors(self, number: int, anchored: AnchoredRound, entries: Iterable[ChainEntry]) -> None:
         """One commitment for each attempt, and one list; only the newest attempt may lack its list."""

@@ -24,6 +24,7 @@ from koii_p2p.testnets.chain_record import (
     encode_record,
     read_chain,
 )
+from koii_p2p.testnets.expect_table import NOTHING_MORE, Expect
 from koii_p2p.testnets.identity import NodeIdentity
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.topology import MOST_ROUNDS
@@ -52,13 +53,19 @@ class RoundCopies:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Rounds 0 to `rounds` - 1 are checked, and from `first` on they count; `copies` is what nodes gave, by round."""
+    """Rounds 0 to `rounds` - 1 are checked, and from `first` on they count; `copies` is what nodes gave, by round.
+
+    `expect` is what has to be so beyond what is checked anyway. `own_distribution`: the task does not distribute by
+    Koii's default, so that lists can only be recomputed with its code.
+    """
 
     chain: ChainRecord
     nodes: tuple[NodeIdentity, ...]
     rounds: int
     copies: Mapping[int, RoundCopies]
     first: int = 0
+    expect: Expect = NOTHING_MORE
+    own_distribution: bool = False
 
 
 async def fetch_copies(
@@ -105,6 +112,8 @@ def save_evidence(evidence: Evidence, folder: Path) -> None:
         "rounds": evidence.rounds,
         "first": evidence.first,
         "nodes": [dataclasses.asdict(node) for node in evidence.nodes],
+        "expect": dataclasses.asdict(evidence.expect),
+        "own_distribution": evidence.own_distribution,
     }
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,12 +143,16 @@ def load_evidence(folder: Path, limits: Limits) -> Evidence:
             or not 0 <= first <= rounds <= 2 * MOST_ROUNDS
         ):
             raise ValueError("a node's name or the number of rounds is not possible")
+        expect = Expect(**net.get("expect", {}))
+        own = net.get("own_distribution", False)
+        if type(own) is not bool:
+            raise ValueError("whether the task has a distribution of its own is neither yes nor no")
         copies = {n: _load_round(folder / f"round-{n:04d}", nodes, limits) for n in range(rounds)}
     except OSError as error:
         raise ConfigurationError(what, f"{error.filename}: {error.strerror}.", remedy) from error
     except (RecordUnreadable, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(what, f"{type(error).__name__}: {error}.", remedy) from error
-    return Evidence(chain, nodes, rounds, copies, first)
+    return Evidence(chain, nodes, rounds, copies, first, expect, own)
 
 
 def _load_round(folder: Path, nodes: Iterable[NodeIdentity], limits: Limits) -> RoundCopies:

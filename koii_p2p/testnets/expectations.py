@@ -116,9 +116,9 @@ def _is_looked_at(played: Played, author: bytes, nodes: Mapping[bytes, NodeIdent
 def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[bytes, Money]:
     """What the rounds' outcomes should have led to, counted anew from the rules, by staking key.
 
-    A share of the bounty for approved work, and of a slash for whoever found the fraud; one slash at most, because
-    it leaves less than the minimum stake, and a node with less is neither paid nor slashed. Bonds are lost by leaders
-    that were told to lie, and by whoever anchored the other half of what they anchored.
+    A share of the bounty for approved work (or what the task's own distribution gives, where it was run), and of a
+    slash for whoever found the fraud; whoever has less than the minimum stake left is neither paid nor slashed. Bonds
+    are lost by leaders that were told to lie, and by whoever anchored the other half of what they anchored.
     """
     known = who_is_who(nodes)
     stakes = {key: node.stake for key, node in known.items()}
@@ -131,7 +131,7 @@ def expected_money(report: CheckReport, nodes: Iterable[NodeIdentity]) -> dict[b
     for checked in report.rounds:
         if report.state is not None and checked.list is not None and checked.played is not None:
             left = {key: stake - slashes[key] for key, stake in stakes.items()}
-            earned, lost = _round_money(checked.played, report.state.terms, left)
+            earned, lost = _round_money(checked.played, report.state.terms, left, checked.amounts)
             rewards.update(earned)
             slashes.update(lost)
     return {key: Money(rewards[key], slashes[key], bonds[key], out.get(key, 0)) for key in stakes}
@@ -163,18 +163,27 @@ def _liars(attempt: Attempt, nodes: Mapping[bytes, NodeIdentity]) -> list[NodeId
 
 
 def _round_money(
-    played: Played, terms: TaskTerms, left: Mapping[bytes, int]
+    played: Played, terms: TaskTerms, left: Mapping[bytes, int], amounts: Mapping[bytes, int] | None
 ) -> tuple[Counter[bytes], Counter[bytes]]:
-    """Roe earned and lost in one round; `left` is each node's stake less what was taken before."""
+    """Roe earned and lost in one round; `left` is each node's stake less what was taken before.
+
+    `amounts` are those of the task's own distribution, None by Koii's default.
+    """
     tally, roster = played.tally, played.assignment.roster
     standing = {key for key, stake in left.items() if key in roster and stake >= terms.minimum_stake}
     condemned = {key for key, outcome in tally.outcomes.items() if outcome in CONDEMNED} | tally.equivocators
+    if amounts is not None:
+        condemned = set(tally.equivocators)
     lost = Counter(
         {key: left[key] * terms.slash_basis_points // BASIS_POINTS for key in standing & condemned}
     )
-    approved = [key for key, outcome in tally.outcomes.items() if outcome is Outcome.APPROVED]
     paid = standing - tally.equivocators
-    earned = Counter({key: terms.bounty_per_round // len(approved) for key in approved if key in paid})
+    if amounts is None:
+        approved = [key for key, outcome in tally.outcomes.items() if outcome is Outcome.APPROVED]
+        earned = Counter({key: terms.bounty_per_round // len(approved) for key in approved if key in paid})
+    else:
+        earned = Counter({key: max(amounts.get(key, 0), 0) for key in paid})
+        lost |= Counter({key: min(-amounts.get(key, 0), left[key]) for key in standing})
     for author, finders in tally.finders.items():
         sides = [side for side in (finders.accusers, finders.voters) if side]
         pool = lost[author] * terms.audit.finders_share // BASIS_POINTS
@@ -200,8 +209,8 @@ def failures(report: CheckReport, nodes: Iterable[NodeIdentity], settled: int, f
     yield from _idle_accusers(report.rounds[first:], known)
     yield from _idle_leaders(report.rounds[first:], known)
     yield from _idle_fugitives(report, known)
-    if report.state is None:
-        return
+    if report.state is None or report.unrecomputed:
+        return  # what a rule leads to that nobody could run, nobody knows
     for key, money in expected_money(report, known.values()).items():
         yield from _money_failures(report, known[key], key, money)
 
@@ -245,6 +254,8 @@ def _verdict_failures(
         wanted = expected_outcome(played, key, nodes)
         if wanted is None or outcome is wanted:
             continue
+        if checked.number < first and outcome is not Outcome.APPROVED:
+            continue  # who was to audit it may not have been up yet
         if node.cheats:
             what = (
                 "was approved" if outcome is Outcome.APPROVED else f"was {outcome.name}, not {wanted.name},"
@@ -252,7 +263,7 @@ def _verdict_failures(
             yield f"{node.name} cheats and {what} in round {checked.number}."
         elif wanted is not Outcome.APPROVED:
             yield f"{node.name} was {outcome.name}, not {wanted.name}, in round {checked.number}."
-        elif checked.number >= first:
+        else:
             yield f"{node.name} is honest and was not approved in round {checked.number} ({outcome.name})."
 
 

@@ -1,6 +1,6 @@
 """A testnet's folder: where everything of it lies, which processes it has, and the lock that keeps it to one run.
 
-lock  testnet.json  creator.json  k2/  node-00/ ...  logs/  evidence/
+lock  testnet.json  conditions.json  creator.json  k2/  node-00/ ...  logs/  evidence/
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from koii_p2p.errors import ConfigurationError
 from koii_p2p.storage.faults import os_fault
 from koii_p2p.storage.home import Home
 from koii_p2p.storage.private_file import read_private, replace_private
+from koii_p2p.testnets.expect_table import NOTHING_MORE, Expect
 from koii_p2p.testnets.identity import NodeIdentity
 from koii_p2p.testnets.process_mark import ProcessMark
 
 _MOST_STATE_BYTES: Final = 1024 * 1024
 _STATE: Final = "testnet.json"
-_OURS: Final = ("creator.json", "k2", "logs", "evidence", _STATE)
+_CONDITIONS: Final = "conditions.json"
+_OURS: Final = ("creator.json", "k2", "logs", "evidence", _CONDITIONS, _STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class State:
     """What `testnet.json` says: enough for another shell to look at a testnet, check it and end it.
 
     `supervisor` is the process of `testnet up`; `processes` are its children by name ("k2", "node-00"). Keys are
-    base58. `rounds` is how many are to be settled, from round `first` on.
+    base58. `rounds` is how many are to be settled, from round `first` on, and `expect` what has to be so then.
+    `control` is where `testnet chaos` is heard, and the token it needs, while a testnet goes on after its check.
+    `code` is the path of the task that its nodes run.
     """
 
     supervisor: ProcessMark
@@ -43,6 +47,9 @@ class State:
     rounds: int = 0
     first: int = 0
     nodes: tuple[NodeIdentity, ...] = ()
+    expect: Expect = NOTHING_MORE
+    control: tuple[str, int, str] | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ class NetFolder:
         return self.path / "creator.json"
 
     @property
+    def conditions(self) -> Path:
+        """What the links between the nodes are like; they watch it."""
+        return self.path / _CONDITIONS
+
+    @property
     def logs(self) -> Path:
         """One `.log` file (stderr) and one `.out` file (stdout) for each process."""
         return self.path / "logs"
@@ -74,6 +86,10 @@ class NetFolder:
     def home(self, name: str) -> Home:
         """The home of a node."""
         return Home(self.path / name)
+
+    def trace(self, name: str) -> Path:
+        """Where a node notes the records that it signs and hears, in a testnet that is traced."""
+        return self.path / name / "trace.jsonl"
 
     def log(self, name: str) -> Path:
         """The log file of a process."""
@@ -176,12 +192,17 @@ def _take(descriptor: int) -> bool:
 
 
 def _state(fields: dict[str, Any]) -> State:
+    supervisor = ProcessMark(**fields["supervisor"])
+    control = fields.get("control")
     return State(
-        supervisor=ProcessMark(**fields["supervisor"]),
+        supervisor=supervisor,
         processes={str(name): ProcessMark(**mark) for name, mark in fields["processes"].items()},
         k2_url=fields["k2_url"],
         task=fields["task"],
         rounds=int(fields["rounds"]),
         first=int(fields["first"]),
         nodes=tuple(NodeIdentity(**node) for node in fields["nodes"]),
+        expect=Expect(**fields.get("expect", {})),
+        control=None if control is None else (str(control[0]), int(control[1]), str(control[2])),
+        code=None if fields.get("code") is None else str(fields["code"]),
     )

@@ -27,6 +27,7 @@ from koii_p2p.storage.keyfile import save_secret
 from koii_p2p.testnets.folder import NetFolder, State
 from koii_p2p.testnets.identity import HONEST, NodeIdentity
 from koii_p2p.testnets.k2_play import K2Play
+from koii_p2p.testnets.network_play import NetworkPlay
 from koii_p2p.testnets.node_client import NodeClient
 from koii_p2p.testnets.process_mark import mark_of
 from koii_p2p.testnets.processes import KOII_P2P, PYTHON, Child, stop_all
@@ -45,6 +46,9 @@ SPARE_ROUNDS: Final = 20
 KEPT_ROUNDS: Final = 10_000
 """Rounds whose bounty is funded when a testnet is to go on after its check."""
 NODE_CODE: Final = "import koii_p2p.cli.join, koii_p2p.network.host, koii_p2p.network.gossip_driver"
+NODE_NICENESS: Final = 5
+"""How far nodes stand behind the local K2 when cores are short. It stands for a network that is elsewhere: fifty nodes
+that start on two cores must not be what makes it late."""
 NONCE: Final = 1
 
 Note = Callable[[str], None]
@@ -90,13 +94,16 @@ class RunningNet:
         self.k2: Child | None = None
         self.k2_url = ""
         self.k2_play = K2Play(self, note)
+        self.network_play = NetworkPlay(self, note)
+        self._shaped = topology.network.any
         self._k2_ports: tuple[int, int | None] = (topology.k2_port, None)
         self._rehearsal: Child | None = None
         self._environment = environment
         self._note = note
         own = mark_of(os.getpid())
         assert own is not None, "this process has an entry in /proc"
-        self._state = State(supervisor=own, rounds=topology.rounds)
+        code = str(topology.task.resolve())
+        self._state = State(supervisor=own, rounds=topology.rounds, expect=topology.expect, code=code)
         self._rpc: RpcClient | None = None
         self._settlement: ProgramSettlement | None = None
 
@@ -133,6 +140,8 @@ class RunningNet:
     async def start(self, stack: AsyncExitStack, *, keep: bool) -> None:
         """Bring everything up. Raises `OperatorError` subclasses; what was started is ended by `stop`."""
         self._save()
+        # A testnet that goes on may be told to change its links later, for which its nodes have to watch the file.
+        self._shaped = self.topology.network.any or keep
         node_seconds = await self._start_k2()
         self._rpc = await stack.enter_async_context(RpcClient(self.k2_url))
         creator = SecretKey.generate()
@@ -151,6 +160,7 @@ class RunningNet:
         self._note(f"the task is funded and {staked} nodes are staked")
         await self._open_books(secrets)
         await self.k2_play.begin()
+        self.network_play.begin()
         await self._start_nodes()
 
     async def _start_k2(self) -> float:
@@ -271,7 +281,7 @@ class RunningNet:
     async def _start_nodes(self) -> None:
         began = trio.current_time()
         await self.start_node(self.nodes[0])
-        limiter = trio.CapacityLimiter(2 * (os.cpu_count() or 1))
+        limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
         async def start(node: NetNode) -> None:
             async with limiter:
@@ -308,13 +318,29 @@ class RunningNet:
         ]
         command += ["--witness"] if node.identity.witness else []
         command += ["--patrols", str(node.identity.patrols)] if node.identity.patrols else []
+        command += ["--conditions", str(self.folder.conditions)] if self._shaped else []
         command += ["--canaries"] if node.identity.canaries else []
+        command += ["--task-port", "0"]
+        command += ["--task-network"] if self.topology.task_network else []
+        command += ["--trace", str(self.folder.trace(node.name))] if self.topology.trace else []
         for address in others[0].addresses[:1] if others else ():
             command += ["--bootstrap", address]
-        node.child = Child(node.name, command, self.folder.logs, self._environment)
+        node.child = Child(node.name, command, self.folder.logs, self._environment, NODE_NICENESS)
         self._save()
         ready = await node.child.ready(READY_SECONDS_PER_NODE * max(4, len(self.nodes)))
         node.addresses = tuple(str(address) for address in ready["addresses"])
+
+    async def kill_node(self, node: NetNode) -> None:
+        """Kill one node, whatever it is doing; `start_node` brings it back. Nothing happens if it does not run."""
+        killed, node.child, node.addresses = node.child, None, ()
+        if killed is not None:
+            killed.kill()
+            await killed.ended()
+
+    def listens(self, host: str, port: int, token: str) -> None:
+        """Write down where `testnet chaos` is heard."""
+        self._state = dataclasses.replace(self._state, control=(host, port, token))
+        self._save()
 
     # --- end
 

@@ -9,15 +9,14 @@ from typing import Any
 
 from solders.pubkey import Pubkey
 
-from koii_p2p.rounds.tally import AuditorStatus
 from koii_p2p.settlement.history import ChainEntry
 from koii_p2p.settlement.instructions import AnchorCommitment, AnchorList, Settle, Veto
 from koii_p2p.testnets.attempts import Attempt
 from koii_p2p.testnets.check import CheckedRound, CheckReport
+from koii_p2p.testnets.expect import VOTED, Expected, evaluate
+from koii_p2p.testnets.expect_table import NOTHING_MORE, Expect
 from koii_p2p.testnets.expectations import failures, newest_leaf, remarks, who_is_who
 from koii_p2p.testnets.identity import NodeIdentity
-
-VOTED = frozenset({AuditorStatus.DILIGENT, AuditorStatus.OVERRULED, AuditorStatus.EQUIVOCATED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,8 @@ class Outcome:
     """All of it. `failures` is what was expected and is not so, in sentences; empty if all is well.
 
     `remarks` say what disputes came to: accusations, convictions, vetoes. Rounds before `first` began while nodes were
-    still starting: whoever missed them did nothing wrong.
+    still starting: whoever missed them did nothing wrong. `expected` are the assertions of the testnet's file; those
+    that do not hold are among the failures.
     """
 
     report: CheckReport
@@ -71,6 +71,7 @@ class Outcome:
     failures: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     first: int = 0
+    expected: tuple[Expected, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -78,16 +79,22 @@ class Outcome:
         return self.report.verified and not self.failures
 
 
-def outcome_of(report: CheckReport, nodes: Iterable[NodeIdentity], first: int = 0) -> Outcome:
+def outcome_of(
+    report: CheckReport, nodes: Iterable[NodeIdentity], first: int = 0, expect: Expect = NOTHING_MORE
+) -> Outcome:
     """Summarise a check and compare it with what each node should end with, given how it was told to behave."""
     identities = tuple(nodes)
     names = {node.key: node.name for node in identities} | {node.wallet: node.name for node in identities}
     rows = tuple(_node_outcome(report, node) for node in identities)
     own = who_is_who(identities)
     settled = sum(1 for checked in report.rounds[first:] if _is_settled(report, checked, own))
-    wrong = tuple(failures(report, identities, settled, first))
+    expected = evaluate(expect, report, identities, first)
+    wrong = (
+        *failures(report, identities, settled, first),
+        *(str(one) for one in expected if not one.ok),
+    )
     said = tuple(remarks(report, identities))
-    return Outcome(report, rows, tuple(_transactions(report, names)), settled, wrong, said, first)
+    return Outcome(report, rows, tuple(_transactions(report, names)), settled, wrong, said, first, expected)
 
 
 def _node_outcome(report: CheckReport, node: NodeIdentity) -> NodeOutcome:
@@ -170,6 +177,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "verified": report.verified,
         "ok": outcome.ok,
+        "unrecomputed": [{"round": number, "why": why} for number, why in report.unrecomputed.items()],
         "task": None if report.state is None else str(Pubkey(report.state.terms.task)),
         "rounds": [
             {
@@ -198,6 +206,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "findings": [dataclasses.asdict(finding) for finding in report.findings],
         "failures": list(outcome.failures),
         "remarks": list(outcome.remarks),
+        "expected": [dataclasses.asdict(one) for one in outcome.expected],
     }
 
 

@@ -39,8 +39,10 @@ class Child:
     The kernel kills it when the *thread* that started it ends (see `tether`): make children in the main thread.
     """
 
-    def __init__(self, name: str, command: Sequence[str], logs: Path, environment: Mapping[str, str]) -> None:
-        """Start it. Raises `StorageError` if its log files cannot be written."""
+    def __init__(
+        self, name: str, command: Sequence[str], logs: Path, environment: Mapping[str, str], niceness: int = 0
+    ) -> None:
+        """Start it, `niceness` steps behind this process. Raises `StorageError` if its log files cannot be written."""
         self.name = name
         self.log = logs / f"{name}.log"
         self._stdout = logs / f"{name}.out"
@@ -59,6 +61,7 @@ class Child:
                 )
         except OSError as error:
             raise os_fault(f"The process {name} cannot be started.", logs, error) from error
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, os.nice(0) + niceness)
         mark = mark_of(self._process.pid)
         assert mark is not None, "a child that was not reaped has an entry in /proc"
         self.mark: ProcessMark = mark

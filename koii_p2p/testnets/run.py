@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,9 +14,12 @@ from koii_p2p.errors import ChainError, CheckFailed, ConfigurationError, Network
 from koii_p2p.limits import Limits
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.rounds.distribution import DistributionError, DistributionList
+from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.rounds.verification import Distribute, not_at_hand
 from koii_p2p.settlement.program import ProgramSettlement
 from koii_p2p.settlement.rpc import RpcClient
 from koii_p2p.testnets.attempts import final_slot
+from koii_p2p.testnets.chaos_service import serve_chaos
 from koii_p2p.testnets.check import check
 from koii_p2p.testnets.evidence import (
     Evidence,
@@ -40,6 +43,18 @@ CLAIM_SECONDS: Final = 6.0
 SETTLE_ATTEMPTS: Final = 5
 
 
+ListRule = Callable[[TaskTerms], AbstractAsyncContextManager[Distribute | None]]
+"""Brings the rule by which a task with these terms distributes: None for Koii's default, or the task's own function,
+which works in other threads while the block lasts. It is handed in, because running a task's code takes the room of
+tasks, and a testnet sees nodes and tasks from outside only."""
+
+
+@asynccontextmanager
+async def koiis_rule(terms: TaskTerms) -> AsyncIterator[Distribute | None]:
+    """The rule of a task that inherits its distribution."""
+    yield None
+
+
 class Audience(Protocol):
     """Who is told what happens."""
 
@@ -54,13 +69,15 @@ class Audience(Protocol):
 class Run:
     """How a run ended. `deaths` names processes that ended by themselves; `seconds` is all of it, checks included.
 
-    `k2` counts what K2 did wrong, by name: restarts, roll-backs, what its faults hit.
+    `k2` counts what K2 did wrong, by name: restarts, roll-backs, what its faults hit; `network` what was done to the
+    network: partitions, heals, nodes killed and back, what became of the links.
     """
 
     outcome: Outcome
     deaths: tuple[str, ...]
     seconds: float
     k2: Mapping[str, int] = field(default_factory=dict)
+    network: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -75,8 +92,9 @@ async def run_testnet(
     audience: Audience,
     *,
     keep: Callable[[Run], object] | None = None,
+    rule: ListRule = koiis_rule,
 ) -> Run:
-    """Run a testnet until its rounds are settled and checked.
+    """Run a testnet until its rounds are settled and checked; `rule` is that of the lists of its task.
 
     With `keep`, that is called with how it ended, and the testnet goes on until this is cancelled. At the end no
     process is left. Raises `OperatorError` subclasses: K2 or a node does not start, K2 ends, a folder is in use.
@@ -87,6 +105,7 @@ async def run_testnet(
         deaths = await _play(net, audience)
         audience.note("the last round is final; checking")
         await net.k2_play.end()
+        await net.network_play.end()
         async with AsyncExitStack() as stack:
             clients = _clients(net, stack)
             copies, silent = await fetch_copies(clients, net.task_name, range(net.rounds))
@@ -95,21 +114,23 @@ async def run_testnet(
         if keep is None:
             await net.stop_nodes()
         await _settle_open_leaves(net, copies, audience)
-        outcome = await _check(net, copies)
-        run = Run(outcome, tuple(deaths), trio.current_time() - began, net.k2_play.counts)
+        outcome = await _check(net, copies, rule)
+        seconds = trio.current_time() - began
+        run = Run(outcome, tuple(deaths), seconds, net.k2_play.counts, net.network_play.counts)
         if keep is not None:
             keep(run)
-            await trio.sleep_forever()
+            await serve_chaos(net, audience.note)
         return run
 
 
 async def _play(net: RunningNet, audience: Audience) -> list[str]:
-    """Watch the testnet while its K2 does what it was told to do wrong; return what died meanwhile."""
+    """Watch the testnet while K2 and the network do what they were told to do wrong; return what died by itself."""
     assert net.terms is not None, "the testnet was started"
     deaths: list[str] = []
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(net.k2_play.run, net.terms.clock)
+            nursery.start_soon(net.network_play.run, net.terms.clock, net.first)
             deaths = await _watch(net, audience)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -125,14 +146,15 @@ async def _watch(net: RunningNet, audience: Audience) -> list[str]:
     deaths: dict[str, str] = {}
     claiming_since: float | None = None
     async with AsyncExitStack() as stack:
-        clients = {client.name: client for client in _clients(net, stack)}
+        clients: dict[str, tuple[Child, NodeClient]] = {}
         while True:
+            _renew(clients, net, stack)
             for child in _dead(net, deaths):
                 deaths[child.name] = f"{child.name} ended ({child.how_it_ended()}): {child.last_words()}"
                 audience.note(deaths[child.name])
                 if child is net.k2:
                     raise ChainError("The local K2 ended.", deaths[child.name], f"Look into {child.log}.")
-            alive = [client for name, client in clients.items() if name not in deaths]
+            alive = [client for name, (_, client) in clients.items() if name not in deaths]
             if not alive:
                 raise CheckFailed(
                     "Every node ended.", f"The last one: {list(deaths.values())[-1]}", "Look into the logs."
@@ -159,6 +181,21 @@ def _all_claimed(net: RunningNet, snapshot: Snapshot) -> bool:
 def _dead(net: RunningNet, known: Mapping[str, str]) -> list[Child]:
     lasting = [*(node.child for node in net.nodes), net.k2]
     return [child for child in lasting if child and child.returncode is not None and child.name not in known]
+
+
+def _renew(clients: dict[str, tuple[Child, NodeClient]], net: RunningNet, stack: AsyncExitStack) -> None:
+    """Have one client of each node that runs now: one that was killed and is back has another address and token."""
+    for node in net.nodes:
+        child = node.child
+        if child is None or not node.addresses:
+            clients.pop(node.name, None)
+        elif node.name not in clients or clients[node.name][0] is not child:
+            try:
+                client = node.client()
+            except NetworkError:
+                continue  # it has ended: `_dead` tells
+            stack.push_async_callback(client.aclose)
+            clients[node.name] = child, client
 
 
 def _clients(net: RunningNet, stack: AsyncExitStack) -> list[NodeClient]:
@@ -221,23 +258,35 @@ def _anchored_list(copies: RoundCopies, root: bytes | None) -> DistributionList 
 # --- the check
 
 
-async def _check(net: RunningNet, copies: Mapping[int, RoundCopies]) -> Outcome:
+async def _check(net: RunningNet, copies: Mapping[int, RoundCopies], rule: ListRule) -> Outcome:
     terms = net.terms
     assert terms is not None, "the testnet was started"
     identities = tuple(node.identity for node in net.nodes)
     chain = await read_task_chain(net.rpc, net.task, terms.clock, net.rounds, identities, Limits())
-    evidence = Evidence(chain, identities, net.rounds, copies, net.first)
-    await trio.to_thread.run_sync(save_evidence, evidence, net.folder.evidence)
-    return await trio.to_thread.run_sync(outcome_from, evidence)
+    async with rule(terms) as distribute:
+        own = distribute is not None
+        evidence = Evidence(chain, identities, net.rounds, copies, net.first, net.topology.expect, own)
+        await trio.to_thread.run_sync(save_evidence, evidence, net.folder.evidence)
+        return await trio.to_thread.run_sync(outcome_from, evidence, distribute)
 
 
-def outcome_from(evidence: Evidence) -> Outcome:
-    """Check evidence and say how its testnet ended."""
-    return outcome_of(check(evidence), evidence.nodes, evidence.first)
+def outcome_from(evidence: Evidence, distribute: Distribute | None = None) -> Outcome:
+    """Check evidence and say how its testnet ended.
+
+    `distribute` is the task's own distribution. Without it, lists are recomputed by Koii's default, or not at all if
+    the evidence says that the task has one of its own.
+    """
+    if distribute is None and evidence.own_distribution:
+        distribute = not_at_hand
+    return outcome_of(check(evidence, distribute), evidence.nodes, evidence.first, evidence.expect)
 
 
-async def check_running(folder: NetFolder, state: State) -> Outcome:
-    """Check a testnet that runs, as far as it has come: its rounds that are final. Raises `OperatorError`."""
+async def read_running(folder: NetFolder, state: State) -> Evidence:
+    """The evidence of a testnet that runs, as far as it has come: its rounds that are final.
+
+    Whether its task has a distribution of its own is not known before its end: without the code it is taken for one
+    that has. Raises `OperatorError`.
+    """
     if state.task is None or state.k2_url is None or not state.nodes:
         raise CheckFailed(
             "There is nothing to check yet.", "The testnet is just starting.", "Try again in a few seconds."
@@ -264,7 +313,8 @@ async def check_running(folder: NetFolder, state: State) -> Outcome:
             stack.push_async_callback(clients[-1].aclose)
         copies, _ = await fetch_copies(clients, state.task, range(rounds))
         chain = await read_task_chain(rpc, task, clock, rounds, state.nodes, Limits())
-    return outcome_from(Evidence(chain, state.nodes, rounds, copies, min(state.first, rounds)))
+    first = min(state.first, rounds)
+    return Evidence(chain, state.nodes, rounds, copies, first, state.expect, own_distribution=True)
 
 
 async def _final_rounds(settlement: ProgramSettlement, task: bytes) -> int:
@@ -281,12 +331,12 @@ async def _final_rounds(settlement: ProgramSettlement, task: bytes) -> int:
         await trio.sleep(LOOK_SECONDS)
 
 
-def check_saved(folder: NetFolder) -> Outcome:
-    """Check the evidence that a testnet left in its folder. Raises `ConfigurationError` if there is none."""
+def read_saved(folder: NetFolder) -> Evidence:
+    """The evidence that a testnet left in its folder. Raises `ConfigurationError` if there is none."""
     if not folder.evidence.exists():
         raise ConfigurationError(
             f"There is nothing to check in {folder.path}.",
             "No testnet has come to its end there.",
             "Start one with `koii-p2p testnet up`, or name a folder with --evidence.",
         )
-    return outcome_from(load_evidence(folder.evidence, Limits()))
+    return load_evidence(folder.evidence, Limits())

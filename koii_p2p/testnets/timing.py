@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from koii_p2p.rounds.clock import RoundClock
 from koii_p2p.testnets.k2_troubles import check_windows
+from koii_p2p.testnets.network_troubles import check_network_windows
 from koii_p2p.testnets.topology import Topology
 
 BASE_SECONDS: Final = 12.0
@@ -15,6 +16,8 @@ SECONDS_PER_NODE: Final = 0.6
 WINDOW_SHARE: Final = 0.375
 """Of a round, for submissions and for audits each; the rest is the delay, to reconcile and commit."""
 LEAD_SECONDS: Final = 3.0
+RUNNING_CORES: Final = 0.04
+"""What a node takes of a core that runs and waits while others start: measured with slots of 100 ms."""
 FEWEST_SLOTS: Final = 40
 """Below this, the engine's own pauses (10 slots between two tries) no longer fit into a window."""
 STAGE_SECONDS: Final = 1.4
@@ -26,6 +29,11 @@ cores that took up to a second. Whoever signed in time is heard even if the reco
 judged by its own slot), so that it is the signing that must fit. Four slots, because a node that is scheduled late may
 miss one or two altogether.
 """
+
+
+NODES_PER_CORE: Final = 8
+"""So many nodes keep up with slots of 100 ms on one core. Of 20 nodes on two busy ones a ballot was late; with slots
+twice as long none was, nor of 50 with slots four times as long (docs/gossip.md, "What a round costs")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +78,12 @@ def round_lengths(topology: Topology) -> RoundLengths:
     `STAGE_SECONDS`. What open ballots do in two stages (votes, full audit: two thirds and a third) then takes four
     (seals a third, owning up a sixth, reveals a sixth, full audit a third; `rounds.clock`).
 
-    Raises `ConfigurationError` if what K2 is to do wrong leaves no time in these windows.
+    Raises `ConfigurationError` if what K2 or the network is to do wrong leaves no time in these windows.
     """
     lengths = _lengths(topology)
     check_windows(topology.k2, lengths.submission_window, lengths.audit_window, lengths.delay)
+    stage = min(lengths.submission_window, lengths.audit_window // 3)
+    check_network_windows(topology.network, lengths.slot_ms, lengths.delay, stage)
     return lengths
 
 
@@ -91,6 +101,23 @@ def _lengths(topology: Topology) -> RoundLengths:
     return RoundLengths(topology.slot_ms, round_time - window + audit, window, audit)
 
 
+def stretch_for(nodes: int, cores: int) -> int:
+    """How many times as long slots should be as usual for so many nodes to keep up on so many cores."""
+    return max(1, -(-nodes // (NODES_PER_CORE * max(1, cores))))
+
+
+def stretched(topology: Topology, stretch: int) -> Topology:
+    """The same testnet with slots, and so rounds and windows, `stretch` times as long: as many slots as before."""
+    lengths = round_lengths(topology)
+    return replace(
+        topology,
+        slot_ms=stretch * lengths.slot_ms,
+        round_time=lengths.round_time,
+        submission_window=lengths.submission_window,
+        audit_window=lengths.audit_window,
+    )
+
+
 def lead_slots(topology: Topology, node_start_seconds: float, cores: int) -> int:
     """Slots between creating the task and its starting slot, in which stakes land and nodes start.
 
@@ -98,7 +125,9 @@ def lead_slots(topology: Topology, node_start_seconds: float, cores: int) -> int
     gets more time, and so does a K2 that lags: nodes are started when it tells of the task. A node that is later still
     has the whole first period before the first submissions open.
     """
-    starting = node_start_seconds * topology.nodes / max(1, cores)
+    # While the nodes start one after the other, half of them run on average, and take their part of the cores.
+    free = max(cores / 4, cores - RUNNING_CORES * topology.nodes / 2)
+    starting = node_start_seconds * topology.nodes / free
     return round((LEAD_SECONDS + starting) * 1000 / topology.slot_ms) + topology.k2.faults.lag
 
 

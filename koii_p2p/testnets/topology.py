@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -12,10 +11,11 @@ from typing import Any, Final
 import koii_p2p
 from koii_p2p.amounts import ROE_PER_KOII, roe
 from koii_p2p.errors import ConfigurationError
-from koii_p2p.rounds.audit_rules import AuditRules, Profile
+from koii_p2p.rounds.audit_rules import AuditRules, Profile, RulesError
+from koii_p2p.rounds.audit_table import rules_in
 from koii_p2p.rounds.role import MOST_PATROLS
 from koii_p2p.rounds.terms import HARDENED, SHORTEST_AUDIT
-from koii_p2p.testnets.audit_table import AUDIT_FLAGS, audit_rules
+from koii_p2p.testnets.expect_table import NOTHING_MORE, Expect, expect_of
 from koii_p2p.testnets.identity import (
     HONEST,
     LATE_ACCUSER,
@@ -25,6 +25,8 @@ from koii_p2p.testnets.identity import (
     WRONG_VALUE,
 )
 from koii_p2p.testnets.k2_troubles import NO_TROUBLES, Troubles, troubles_of
+from koii_p2p.testnets.network_troubles import NO_NETWORK_TROUBLES, NetworkTroubles, network_of
+from koii_p2p.toml_file import read_bounded, toml_of
 
 EXAMPLE_TASK: Final = Path(koii_p2p.__file__).parent.parent / "examples" / "hello_world"
 """Koii's first task; it is part of the source tree, not of an installed wheel."""
@@ -38,7 +40,10 @@ _MOST_FILE_BYTES: Final = 64 * 1024
 _AMOUNTS: Final = ("stake", "bounty")
 _INTEGERS: Final = {"nodes": (3, MOST_NODES), "rounds": (1, MOST_ROUNDS), "k2_port": (0, 65534)}
 _WINDOWS: Final = ("round_time", "submission_window", "audit_window")
-_ROLES: Final = ("witnesses", "unstaked_witnesses", "patrols", "canaries")
+_ROLES: Final = ("witnesses", "unstaked_witnesses", "watchers", "patrols", "canaries")
+_AUDIT_FLAGS: Final = ("profile", "sealed")
+"""Settings of the table [audit] that are flags of the command as well."""
+_TABLES: Final = ("audit", "behaviours", "roles", "k2", "network", "expect")
 _BEHAVIOURS: Final = tuple(name for name in MISBEHAVIOURS if name != WRONG_VALUE)
 
 
@@ -58,12 +63,14 @@ class Topology:
 
     `stake` (of each node, twice the task's minimum) and `bounty` (of a round) are Roe. The three windows are
     slots; None lets `timing.round_lengths` choose. `k2_port` 0 picks free ports. `audit` are the task's rules, `k2`
-    is what its K2 does wrong.
+    is what its K2 does wrong, `network` what is wrong between its nodes, and `expect` what has to be so at the end.
 
     `behaviours` has a number of nodes for each other way to misbehave. Of the honest nodes `witnesses` submit no
-    work, `unstaked_witnesses` have no stake either, and `canaries` of those who submit hand in known-bad work now
-    and then; every honest node looks at `patrols` more submissions a round than it is due for. Raises
-    `ConfigurationError`.
+    work, `unstaked_witnesses` have no stake either, `watchers` neither stake nor vote, and `canaries` of those who
+    submit hand in known-bad work now and then; every honest node looks at `patrols` more submissions a round than it
+    is due for. With `task_network` a task that asks for the internet gets it, and may reach what is on this machine;
+    with `trace` each node notes when it signs a record or first hears it.
+    Raises `ConfigurationError`.
     """
 
     nodes: int = 5
@@ -79,17 +86,25 @@ class Topology:
     audit_window: int | None = None
     audit: AuditRules = HARDENED
     k2: Troubles = NO_TROUBLES
+    network: NetworkTroubles = NO_NETWORK_TROUBLES
+    expect: Expect = NOTHING_MORE
     behaviours: Mapping[str, int] = field(default_factory=dict)
     witnesses: int = 0
     unstaked_witnesses: int = 0
+    watchers: int = 0
     patrols: int = 0
     canaries: int = 0
+    task_network: bool = False
+    trace: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _INTEGERS.items():
             _require(name, getattr(self, name), low, high)
         _require("slot_ms", self.slot_ms, 20, 10_000)
-        for name in ("cheaters", "witnesses", "unstaked_witnesses", "canaries"):
+        for name in ("task_network", "trace"):
+            if type(value := getattr(self, name)) is not bool:
+                raise _bad(f"{name} = {value}", "It is true or false.", "Choose one of them.")
+        for name in ("cheaters", "witnesses", "unstaked_witnesses", "watchers", "canaries"):
             _require(name, getattr(self, name), 0, self.nodes)
         _require("patrols", self.patrols, 0, MOST_PATROLS)
         self._check_behaviours()
@@ -97,6 +112,7 @@ class Topology:
         for name in _AMOUNTS:
             _require(name, getattr(self, name), 1, _MOST_KOII * ROE_PER_KOII)
         self._check_windows()
+        self.network.check_nodes(self.nodes, self.rounds)
         if not self.task.exists():
             raise _bad(
                 f"task = {str(self.task)!r}",
@@ -110,7 +126,7 @@ class Topology:
                 remedy = f"There are {', '.join(_BEHAVIOURS)}; {WRONG_VALUE} is the setting `cheaters`."
                 raise _bad(f"the behaviour {name!r}", "No node behaves like this.", remedy)
             _require(name, count, 0, self.nodes)
-        stakers = self.nodes - self.unstaked_witnesses
+        stakers = self.nodes - self.unstaked_witnesses - self.watchers
         if 2 * self.misbehaving >= stakers:
             raise _bad(
                 f"{self.misbehaving} misbehaving nodes of {stakers} with a stake",
@@ -132,11 +148,12 @@ class Topology:
             )
 
     def _check_roles(self) -> None:
-        submitters = self.honest - self.witnesses - self.unstaked_witnesses
+        idle = {name: getattr(self, name) for name in ("witnesses", "unstaked_witnesses", "watchers")}
+        submitters = self.honest - sum(idle.values())
         if submitters < 1 or self.canaries >= submitters:
             raise _bad(
-                f"witnesses = {self.witnesses}, unstaked_witnesses = {self.unstaked_witnesses} and "
-                f"canaries = {self.canaries} of {self.honest} honest nodes",
+                ", ".join(f"{name} = {count}" for name, count in idle.items())
+                + f" and canaries = {self.canaries} of {self.honest} honest nodes",
                 "At least one honest node must do nothing but the task's work.",
                 "Use more nodes, or fewer of those.",
             )
@@ -151,6 +168,12 @@ class Topology:
                 f"unstaked_witnesses = {self.unstaked_witnesses}",
                 f"The task's audit rules have {self.audit.witness_seats} seats for keys without stake.",
                 f"Write witness_seats = {self.unstaked_witnesses} into the table [audit].",
+            )
+        if self.watchers and self.audit.witness_seats:
+            raise _bad(
+                f"watchers = {self.watchers} and witness_seats = {self.audit.witness_seats}",
+                "Where there are seats for keys without stake, a node without one votes.",
+                "Use unstaked_witnesses instead, or no seats.",
             )
         if self.patrols and self.audit.profile is Profile.KOII:
             raise _bad(
@@ -197,14 +220,14 @@ class Topology:
 
         So node 0 is always honest. Nodes with canaries are the last of the honest submitters.
         """
-        witnesses = self.witnesses + self.unstaked_witnesses
-        plain = self.honest - witnesses - self.canaries
+        unstaked = self.unstaked_witnesses + self.watchers
+        plain = self.honest - self.witnesses - unstaked - self.canaries
         counts = {**self.behaviours, WRONG_VALUE: self.cheaters}
         return (
             *(NodePlan() for _ in range(plain)),
             *(NodePlan(canaries=True) for _ in range(self.canaries)),
             *(NodePlan(witness=True) for _ in range(self.witnesses)),
-            *(NodePlan(witness=True, staked=False) for _ in range(self.unstaked_witnesses)),
+            *(NodePlan(witness=True, staked=False) for _ in range(unstaked)),
             *(NodePlan(name) for name in MISBEHAVIOURS for _ in range(counts.get(name, 0))),
         )
 
@@ -218,27 +241,27 @@ def load_topology(file: Path | None, flags: Mapping[str, Any]) -> Topology:
     """
     values = {} if file is None else _read(file)
     given = {name: value for name, value in flags.items() if value is not None}
-    audit = {**values.pop("audit", {}), **{name: given.pop(name) for name in AUDIT_FLAGS if name in given}}
+    audit = {**values.pop("audit", {}), **{name: given.pop(name) for name in _AUDIT_FLAGS if name in given}}
     k2 = troubles_of(values.pop("k2", {}))
-    return Topology(**{**values, **given}, audit=audit_rules(audit), k2=k2)
+    network, expect = network_of(values.pop("network", {})), expect_of(values.pop("expect", {}))
+    return Topology(**{**values, **given}, audit=_audit_rules(audit), k2=k2, network=network, expect=expect)
+
+
+def _audit_rules(table: Mapping[str, Any]) -> AuditRules:
+    try:
+        return rules_in(table)
+    except RulesError as error:
+        raise ConfigurationError(
+            "A testnet with these audit rules is not possible.",
+            f"{error}.",
+            "Correct the table [audit], or the flags that change it.",
+        ) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
     what = f"The testnet file {file} cannot be used."
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_MOST_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(
-            what, f"It cannot be read: {error.strerror}.", "Name the right file with --file."
-        ) from error
-    if len(text) > _MOST_FILE_BYTES:
-        raise ConfigurationError(what, "It is too large.", "Name the right file with --file.")
-    try:
-        values: dict[str, Any] = tomllib.loads(text.decode(), parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(what, f"It is not TOML: {error}.", "Correct this line.") from error
-    tables = {name: _table(what, name, values) for name in ("audit", "behaviours", "roles", "k2")}
+    values = toml_of(read_bounded(file, what, _MOST_FILE_BYTES, "Name the right file with --file."), what)
+    tables = {name: _table(what, name, values) for name in _TABLES}
     _check_names(what, tables["roles"], _ROLES, "in [roles] ")
     _check_names(what, values, {one.name for one in fields(Topology)} - {*tables, *_ROLES}, "")
     for name, value in values.items():

@@ -14,6 +14,7 @@ from koii_p2p.cli.main import EXIT_USAGE, OutputFormat, run
 from koii_p2p.network.settings import NetworkSettings
 from koii_p2p.node.carriers import ByKoiiTask, ByMemos, ByProgram
 from koii_p2p.node.node import NodeReady, NodeSettings
+from koii_p2p.node.task_server import TaskHttpPlace
 from koii_p2p.rounds.role import Role
 from koii_p2p.rounds.terms import TaskTerms
 from koii_p2p.settlement.memo.genesis import Genesis, GenesisStake
@@ -157,11 +158,106 @@ def test_what_a_carrier_lacks_or_cannot_use_is_one_error(
     assert not (tmp_path / "home").exists()
 
 
+def test_a_node_behind_a_router_is_told_what_to_announce(
+    told: list[NodeSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = "/ip4/203.0.113.7/tcp/4001"
+    assert "/udp/" in refused(capsys, *NO_K2, "--announce", "/ip4/203.0.113.7/udp/4001")["what"]
+    assert run(["join", *NO_K2, "--announce", outside]) == 0
+    assert run(["join", *NO_K2]) == 0
+    assert [settings.network.announce for settings in told] == [(outside,), ()]
+
+
 @pytest.mark.usefixtures("told")
 def test_no_error_shows_the_key_of_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(capsys, "--url", SECRETS, "--behaviour", "wrong-value")
     assert "https://k2.example/rpc" in error["what"]
     assert not {"sesame", "open"} & set(re.findall(r"\w+", " ".join(map(str, error.values()))))
+
+
+def test_records_are_traced_into_the_file_that_is_named(told: list[NodeSettings], tmp_path: Path) -> None:
+    assert run(["join", *NO_K2, "--trace", str(tmp_path / "trace.jsonl")]) == 0
+    assert run(["join", *NO_K2]) == 0
+    assert [settings.trace for settings in told] == [tmp_path / "trace.jsonl", None]
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    ("flags", "node", "task"),
+    [
+        ((), 8192, 4096),
+        (("--data-quota", "100"), 100, 100),
+        (("--data-quota", "1536"), 1536, 1024),
+        (("--data-quota", "10000"), 10_000, 5000),
+    ],
+)
+def test_the_quota_of_task_data(
+    flags: tuple[str, ...], node: int, task: int, told: list[NodeSettings]
+) -> None:
+    assert run(["join", *NO_K2, *flags]) == 0
+    limits = told[0].limits
+    assert (limits.data_bytes >> 20, limits.data_task_bytes >> 20) == (node, task)
+
+
+def test_the_dht_is_a_flag_and_a_setting(
+    capsys: pytest.CaptureFixture[str], told: list[NodeSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "The setting dht (flag --dht)" in refused(capsys, *NO_K2, "--dht", "maybe")["what"]
+    for flags in ((), ("--dht", "off"), ("--dht", "server")):
+        assert run(["join", *NO_K2, *flags]) == 0
+    monkeypatch.setenv("KOII_P2P_DHT", "client")
+    assert run(["join", *NO_K2]) == 0
+    assert [settings.network.dht for settings in told] == ["auto", "off", "server", "client"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        ((), None),
+        (("--task-port", "30017"), TaskHttpPlace("127.0.0.1", 30017)),
+        (("--task-port", "0"), TaskHttpPlace("127.0.0.1", 0)),
+        (("--task-host", "0.0.0.0"), TaskHttpPlace("0.0.0.0", 30017)),
+        (("--task-host", "::1", "--task-port", "5"), TaskHttpPlace("::1", 5)),
+    ],
+)
+def test_the_rest_of_tasks_is_off_unless_asked_for_and_then_on_loopback(
+    flags: tuple[str, ...], place: TaskHttpPlace | None, told: list[NodeSettings]
+) -> None:
+    assert run(["join", *NO_K2, *flags]) == 0
+    assert [settings.task_http for settings in told] == [place]
+
+
+def test_the_rest_of_tasks_is_a_setting_too_and_needs_an_address(
+    told: list[NodeSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KOII_P2P_TASK_HOST", "0.0.0.0")
+    assert run(["join", *NO_K2]) == 0
+    assert told[0].task_http == TaskHttpPlace("0.0.0.0", 30017)
+    assert run(["join", *NO_K2, "--task-host", "example.org"]) == 3
+    assert "--task-host an address of this machine" in " ".join(capsys.readouterr().err.split())
+    assert len(told) == 1
+
+
+def test_network_conditions_are_for_local_clusters_only(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "conditions.json"
+    file.write_text("{}")
+    error = refused(capsys, "--url", "https://k2.example/rpc", "--conditions", str(file))
+    assert "Network conditions are refused on https://k2.example/rpc" in error["what"]
+
+
+def test_network_conditions_are_read_before_anything_is_started(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, told: list[NodeSettings]
+) -> None:
+    file = tmp_path / "conditions.json"
+    assert "cannot be read" in refused(capsys, *NO_K2, "--conditions", str(file))["why"]
+    file.write_text('{"link": {"latency_ms": -1}}')
+    assert "latency_ms = -1" in refused(capsys, *NO_K2, "--conditions", str(file))["why"]
+    assert told == []
+    file.write_text('{"link": {"latency_ms": 1}}')
+    assert run(["join", *NO_K2, "--conditions", str(file)]) == 0
+    assert [settings.network.conditions for settings in told] == [file]
 
 
 def test_the_settings_of_a_node_do_not_say_the_key_of_a_provider(told: list[NodeSettings]) -> None:

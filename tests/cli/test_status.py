@@ -87,3 +87,7 @@ def test_a_closed_task_is_shown_with_what_is_left_to_do() -> None:
     assert "GONE  closed in slot 5" in shown
     assert "koii-p2p withdraw GONE" in shown
     assert "no tasks" not in shown
+
+
+def test_the_name_that_a_task_has_on_k2_is_shown_harmlessly() -> None:
+    assert "\ufffd[2Jowned  TASK" in printed(status(name="\x1b[2Jowned"))

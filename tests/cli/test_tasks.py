@@ -10,8 +10,12 @@ import pytest
 import structlog
 
 from koii_p2p.cli.key_names import text_of
+from koii_p2p.network.settings import parse_peer_address
+from koii_p2p.network.task_bootstrap import bootstrap_in
 from tests.cli.spender import KOII, TERMS, UNKNOWN, Spender
 from tests.localk2.chain import K2Process, k2_process
+
+BOOTSTRAP = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +172,13 @@ def test_a_task_says_more_of_itself_and_names_a_successor(spender: Spender) -> N
     spender.found("task", "update", task, "--successor", task, "--metadata", "", "--yes")
     found = spender.found("task", "show", task)
     assert (found["metadata"], found["successor"]) == ("", None)
+    spender.found("task", "update", task, "--bootstrap", BOOTSTRAP, "--yes")
+    peer = bootstrap_in(spender.found("task", "show", task)["metadata"])
+    assert peer == parse_peer_address(BOOTSTRAP), "nodes of the task call it first"
+    assert (
+        spender.refused("task", "update", task, "--bootstrap", BOOTSTRAP, "--metadata", "x", "--yes")[0] == 2
+    )
+    assert spender.refused("task", "update", task, "--bootstrap", "/ip4/1.2.3.4/tcp/1", "--yes")[0] == 3
     assert spender.refused("task", "update", task, "--yes")[0] == 2
     code, error = spender.refused("task", "update", task, "--metadata", "m" * 65, "--yes")
     assert (code, "at most 64 bytes" in error["why"]) == (3, True)

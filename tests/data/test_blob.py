@@ -251,3 +251,18 @@ def test_closed_blocks_cannot_change_places() -> None:
         with pytest.raises(DataError) as refused:
             cipher.open(number, data)
         assert refusal(refused) is DataReason.WRONG_KEY
+
+
+def test_right_bytes_under_a_wrong_root_are_read_and_not_held() -> None:
+    """Whoever held them would fail every challenge, by the doing of the manifest's author."""
+    encoder = BlobEncoder(Code(2, 3))
+    encoder.feed(b"data")
+    (block,), manifest = encoder.finish()
+    entry = replace(manifest.blocks[0], roots=(bytes(32),) * 3)
+    false = replace(manifest, blocks=(entry,))
+    assert check_shard(manifest, 0, 0, block.shards[0]) is Verdict.TAKEN
+    assert check_shard(false, 0, 0, block.shards[0]) is Verdict.WRONG_ROOT
+    assert not Verdict.WRONG_ROOT.is_sender_wrong
+    decoder = BlobDecoder(false)
+    pieces = [decoder.feed(0, shard, block.shards[shard]).pieces for shard in range(2)]
+    assert pieces == [(), (b"data",)]

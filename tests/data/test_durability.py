@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from math import comb, prod
 
 import pytest
@@ -14,6 +14,7 @@ from koii_p2p.data.durability import (
     level_of,
     loss_at_worst,
     loss_bound,
+    loss_of_some,
     loss_probability,
     manifest_code,
     repair_margin,
@@ -33,6 +34,24 @@ def closed_form(code: Code, loss: Fraction) -> Fraction:
 @given(small_codes, probabilities)
 def test_with_a_holder_for_every_shard_it_is_the_binomial_sum(code: Code, loss: Fraction) -> None:
     assert loss_probability(code, loss) == closed_form(code, loss)
+
+
+@given(small_codes, st.integers(1, 10), st.data())
+def test_of_some_that_are_lost_every_set_is_as_likely(code: Code, nodes: int, data: st.DataObject) -> None:
+    lost = data.draw(st.integers(0, nodes))
+    holdings = spread_evenly(code.shards, nodes)
+    holdings += (0,) * (nodes - len(holdings))
+    sets = list(combinations(holdings, lost))
+    bad = sum(code.shards - sum(gone) < code.needed for gone in sets)
+    assert loss_of_some(code, nodes, lost) == Fraction(bad, len(sets))
+
+
+def test_twelve_nodes_of_which_four_are_killed_and_two_lie() -> None:
+    assert loss_of_some(Level.STANDARD.code, 12, 4) == 0
+    assert loss_of_some(Level.STANDARD.code, 12, 6) == Fraction(135, 495)
+    assert loss_of_some(Level.STRONG.code, 12, 6) == loss_of_some(Level.PARANOID.code, 12, 6) == 0
+    with pytest.raises(ValueError, match="13 of 12"):
+        loss_of_some(Level.STANDARD.code, 12, 13)
 
 
 @given(small_codes, probabilities, st.lists(st.integers(1, 4), min_size=1, max_size=7))

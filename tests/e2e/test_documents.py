@@ -7,9 +7,10 @@ import json
 import re
 import shlex
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,10 +22,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 OWN_STORIES = {
     "carriers.md": "test_carriers.py",
+    "collections.md": "test_collections_page.py",
     "config-task.md": "test_config_task_page.py",
+    "data.md": "test_data_commands.py",
+    "experiments.md": "test_experiments_page.py",
     "keys.md": "test_keys_page.py",
     "local-k2.md": "test_local_k2_page.py",
     "money.md": "test_money_page.py",
+    "packages.md": "test_packages_page.py",
+    "writing-tasks.md": "test_writing_tasks_page.py",
 }
 """Pages whose commands are run by a story of their own, and where it is."""
 
@@ -36,9 +42,17 @@ DOCUMENTS = (
 RUN_ELSEWHERE = {
     "pip install -e .": ".ci/run installs with the constraints of the same line",
     "pip install -e '.[test]'": ".ci/run",
+    "pip install -e '.[lab]'": ".ci/run",
     "pytest": ".ci/run",
+    "koii-p2p lab run koii-today-vs-hardened": "test_experiments_page.py",
+    "koii-p2p lab run gossip-cold-boot": "test_experiments_page.py",
+    "koii-p2p lab run gossip-covert-flash": "test_experiments_page.py",
+    "koii-p2p lab run gossip-swarm": "test_experiments_page.py",
+    "koii-p2p lab run gossip-cold-boot --set attack.honest=1000 --set attack.sybils=4000 --set attack.links=20 "
+    "--set attack.sybil_links=20 --seeds 1": "test_experiments_page.py",
     "koii-p2p testnet up": "test_testnet.py and .ci/run",
     "koii-p2p testnet up --nodes 15 --cheaters 3": "takes longer than CI wants; by hand before a release",
+    "koii-p2p explain ROUND KEY --evidence FOLDER --code PATH": "tests/cli/test_list_rule.py",
     "koii-p2p testnet up --file testnet/five.toml": "the same as without --file: test_topology.py compares the two",
     **{
         f"koii-p2p testnet up --file testnet/{name}.toml": "test_disputes.py"
@@ -55,6 +69,14 @@ RUN_ELSEWHERE = {
     **{
         f"koii-p2p testnet up --file testnet/{name}.toml": "tests/faults/test_faulty_k2.py"
         for name in ("k2-drop", "k2-lag", "k2-restart", "k2-rollback")
+    },
+    **{
+        f"koii-p2p testnet up --file testnet/{name}.toml": "tests/faults/test_network_conditions.py"
+        for name in ("latency", "partition", "churn")
+    },
+    **{
+        f"koii-p2p testnet chaos {name}": "tests/faults/test_network_conditions.py"
+        for name in ("kill", "halves", "rough")
     },
 }
 """Commands that this story does not run, and who does."""
@@ -112,6 +134,7 @@ def test_every_command_of_the_documents(tmp_path: Path, monkeypatch: pytest.Monk
         node = stack.enter_context(running(*joining, **place))
         node.wait_for("addresses")
         assert state["task"] in run("status")
+        _look_at_the_network(run, state["nodes"]["node-00"], place)
         approved_in = _wait_until_it_is_approved(node, keys["staking"], place)
         assert keys["staking"] in run("round", "show", ROUND=str(approved_in))
         _wait_until_it_is_listed(approved_in, place)
@@ -137,6 +160,25 @@ def test_every_command_of_the_documents(tmp_path: Path, monkeypatch: pytest.Monk
         run("testnet", "down")
         net.end()
     assert left == []
+
+
+def _look_at_the_network(run: Callable[..., str], bootstrap: dict[str, Any], place: dict[str, str]) -> None:
+    """The commands that show the network, and what monitoring reads, of a node that has just joined."""
+    wait_until(lambda: bootstrap["key"] in koii_p2p("peers", **place).stdout, 60, "the first peer")
+    assert bootstrap["addresses"][0].rpartition("/p2p/")[2] in run("peers")
+    assert "neighbours" in run("mesh")
+    assert "P5 stake" in run("mesh", "--scores")
+    assert "own_messages_held" in run("resources")
+    assert "answers" in run("doctor")
+    assert "addresses told" in run("reach")
+    assert "network_listening" in run("logs")
+    api = json.loads((Path(place["KOII_P2P_HOME"]) / "api.json").read_text())["url"]
+    token = (Path(place["KOII_P2P_HOME"]) / "metrics.token").read_text().strip()
+    assert httpx.get(f"{api}/readyz", trust_env=False).text == "ready\n"
+    bearer = {"authorization": f"Bearer {token}"}
+    numbers = httpx.get(f"{api}/metrics", headers=bearer, trust_env=False).text
+    assert re.search(r'^koii_gossipsub_topic_subscription_status\{hash=".+"\} 1', numbers, re.MULTILINE)
+    assert httpx.get(f"{api}/status", headers=bearer, trust_env=False).status_code == 401
 
 
 def _wait_until_it_is_approved(node: Running, key: str, place: dict[str, str]) -> int:

@@ -3,32 +3,16 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import trio
-
-from koii_p2p.limits import Limits
 from koii_p2p.records.schema import Verdict
 from koii_p2p.rounds.distribution import Submitter
 from koii_p2p.rounds.tally import Outcome
-from koii_p2p.tasks.runner import TaskRunner
-from koii_p2p.tasks.services import TaskServices
+from tests.examples.playing import in_a_worker
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello_world"
 
 
 async def test_a_round_of_hello_world(tmp_path: Path) -> None:
-    store: dict[bytes, bytes] = {}
-    services = TaskServices(
-        submitter=b"s" * 32,
-        main_account=b"w" * 32,
-        store_get=store.get,
-        store_set=store.__setitem__,
-        store_delete=lambda key: None,
-        sign=lambda message: bytes(64),
-        verify=lambda message, signature, key: False,
-    )
-    runner = TaskRunner(EXAMPLE, b"t" * 32, tmp_path / "work", services, Limits())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(runner.run)
+    async with in_a_worker("hello_world", tmp_path / "work") as runner:
         assert await runner.submission(1) is None  # nothing was done yet
         assert await runner.task(1)
         assert await runner.submission(1) == "Hello, World!"
@@ -43,7 +27,6 @@ async def test_a_round_of_hello_world(tmp_path: Path) -> None:
             b"c" * 32: -1_330_000_000,
         }
         assert runner.statistics().failures == {}
-        nursery.cancel_scope.cancel()
 
 
 def test_its_class_can_be_imported_without_a_node() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from koii_p2p.gossip import wire
-from koii_p2p.gossip.effects import Connect, Disconnect, Graylist, Verdict
+from koii_p2p.gossip.effects import Connect, Deliver, Disconnect, Graylist, Verdict
 from koii_p2p.gossip.parameters import GossipParameters, ScoreParameters, TopicScore
 from koii_p2p.gossip.refusals import Refusal
 from koii_p2p.gossip.wire import Prune, WireFault
@@ -556,3 +556,21 @@ def test_a_default_topic_score_rewards_and_punishes_within_the_thresholds() -> N
     assert topic.invalid_weight * 3**2 > parameters.thresholds.gossip > topic.invalid_weight * 4**2
     assert topic.invalid_weight * 10**2 >= parameters.thresholds.graylist > topic.invalid_weight * 11**2
     assert earned + topic.invalid_weight * 11**2 < parameters.thresholds.publish
+
+
+def test_the_rest_of_an_rpc_is_not_judged_once_its_sender_is_graylisted() -> None:
+    talk = Talk(verdict=None)
+    enemy, other = talk.join_many(2)
+    told = talk.say(enemy, b"".join(encoded(b"%d" % number) for number in range(20)))
+    waiting = [effect for effect in told if isinstance(effect, Deliver)]
+    assert len(waiting) == 20
+    talk.say(other, encoded(b"19"))
+    for effect in waiting[:11]:
+        assert not talk.router.withdraw(effect.message_id, enemy)  # not bad enough yet
+        talk.router.judge(effect.message_id, Verdict.REJECT, talk.now)
+    assert [talk.router.withdraw(effect.message_id, enemy) for effect in waiting[11:]] == [True] * 8 + [False]
+    assert talk.refused(Refusal.GRAYLISTED) == 8
+    # What was withdrawn is not known, and is judged when somebody else sends it; what another sent as well waits.
+    again = talk.say(other, encoded(b"15"))
+    assert [effect.data for effect in again if isinstance(effect, Deliver)] == [b"15"]
+    assert talk.router.statistics().pending == 2

@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 from koii_p2p.gossip import mesh
 from koii_p2p.gossip.parameters import Bounds, Degrees, GossipParameters, degrees_for
 
-DEGREES = Degrees(wanted=6, low=5, high=12, score=4, outbound=2, lazy=6)
+DEGREES = Degrees(wanted=6, low=5, high=12, score=4, outbound=2, vouched=3, lazy=6)
 
 
 def peers(count: int, first: int = 0) -> list[bytes]:
     return [b"%03d" % number for number in range(first, first + count)]
+
+
+def yes(_peer: bytes) -> bool:
+    return True
+
+
+def no(_peer: bytes) -> bool:
+    return False
 
 
 @pytest.mark.parametrize(
@@ -26,6 +34,7 @@ def test_degrees_follow_the_number_of_peers(nodes: int, wanted: int) -> None:
     assert (degrees.wanted, degrees.low, degrees.high) == (wanted, wanted - 1, 2 * wanted)
     assert 1 <= degrees.outbound < degrees.low
     assert 2 * degrees.outbound <= degrees.wanted
+    assert degrees.wanted <= 2 * degrees.vouched <= 2 * (degrees.wanted - degrees.outbound)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,8 @@ def test_degrees_follow_the_number_of_peers(nodes: int, wanted: int) -> None:
         lambda: Degrees(wanted=6, high=5),
         lambda: Degrees(wanted=6, low=5, outbound=5),
         lambda: Degrees(wanted=6, low=5, outbound=4),
+        lambda: Degrees(wanted=6, outbound=2, vouched=5),
+        lambda: Degrees(vouched=-1),
         lambda: Degrees(score=7),
         lambda: Degrees(lazy=-1),
         lambda: Bounds(pending=0),
@@ -52,7 +63,7 @@ def test_parameters_that_make_no_sense_are_refused(wrong: object) -> None:
 
 
 def test_a_bootstrapper_has_no_mesh() -> None:
-    assert Degrees(wanted=0, low=0, high=0, score=0, outbound=0, lazy=6).wanted == 0
+    assert Degrees(wanted=0, low=0, high=0, score=0, outbound=0, vouched=0, lazy=6).wanted == 0
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers())
@@ -65,16 +76,18 @@ def test_a_mesh_is_filled_up_to_d_once_it_is_below_low(size: int, candidates: in
 @given(
     st.integers(0, 30),
     st.lists(st.booleans(), min_size=30, max_size=30),
+    st.lists(st.booleans(), min_size=30, max_size=30),
     st.lists(st.integers(-3, 3), min_size=30, max_size=30),
     st.integers(),
 )
-def test_a_mesh_is_cut_down_to_d_with_the_best_and_the_outbound_ones_kept(
-    size: int, outbound: list[bool], scored: list[int], seed: int
+def test_a_mesh_is_cut_down_to_d_with_the_best_the_outbound_and_the_vouched_ones_kept(
+    size: int, outbound: list[bool], vouched: list[bool], scored: list[int], seed: int
 ) -> None:
     members = peers(size)
     score = dict(zip(peers(30), map(float, scored), strict=True)).__getitem__
     is_outbound = dict(zip(peers(30), outbound, strict=True)).__getitem__
-    gone = mesh.to_cut(members, DEGREES, Random(seed), score, is_outbound)
+    is_vouched = dict(zip(peers(30), vouched, strict=True)).__getitem__
+    gone = mesh.to_cut(members, DEGREES, Random(seed), score, is_outbound, is_vouched)
     if size < 12:
         assert gone == []
         return
@@ -82,16 +95,18 @@ def test_a_mesh_is_cut_down_to_d_with_the_best_and_the_outbound_ones_kept(
     assert len(kept) == 6
     assert len(gone) == size - 6
     assert sum(map(is_outbound, kept)) >= min(2, sum(map(is_outbound, members)))
-    # The best D_score stay, but for those that made room for outbound ones.
+    assert sum(map(is_vouched, kept)) >= min(3, sum(map(is_vouched, members)))
+    # The best D_score stay, but for those that made room for outbound and vouched ones.
     worst_best = sorted(map(score, members), reverse=True)[3]
-    better = [peer for peer in members if score(peer) > worst_best]
-    assert len(set(better) - kept) <= max(0, len(better) - (4 - 2))
+    better = {peer for peer in members if score(peer) > worst_best}
+    if better - kept:
+        assert all(is_outbound(peer) or is_vouched(peer) for peer in kept - better)
 
 
 def test_the_best_always_stay_where_the_outbound_quota_is_met() -> None:
     members = peers(20)
     for seed in range(50):
-        gone = mesh.to_cut(members, DEGREES, Random(seed), lambda peer: -float(peer), lambda peer: True)
+        gone = mesh.to_cut(members, DEGREES, Random(seed), lambda peer: -float(peer), yes, yes)
         assert not set(peers(4)) & set(gone)
 
 
@@ -99,21 +114,19 @@ def test_those_who_are_not_the_best_stay_by_chance() -> None:
     members = peers(20)
     stayed: set[bytes] = set()
     for seed in range(200):
-        stayed |= set(members) - set(
-            mesh.to_cut(members, DEGREES, Random(seed), lambda _: 0.0, lambda _: False)
-        )
+        stayed |= set(members) - set(mesh.to_cut(members, DEGREES, Random(seed), lambda _: 0.0, no, no))
     assert stayed == set(members)
 
 
 def test_a_full_mesh_reaches_out_for_the_outbound_peers_it_lacks() -> None:
     members, candidates = peers(6), peers(10, 100)
     outbound = set(candidates[:5])
-    taken = mesh.to_reach_out(members, candidates, DEGREES, Random(0), outbound.__contains__)
+    taken = mesh.to_reach(members, candidates, 2, DEGREES, Random(0), outbound.__contains__)
     assert len(taken) == 2
     assert set(taken) <= outbound
-    assert mesh.to_reach_out(members[:4], candidates, DEGREES, Random(0), outbound.__contains__) == []
+    assert mesh.to_reach(members[:4], candidates, 2, DEGREES, Random(0), outbound.__contains__) == []
     both = {*outbound, *members[:2]}
-    assert mesh.to_reach_out(members, candidates, DEGREES, Random(0), both.__contains__) == []
+    assert mesh.to_reach(members, candidates, 2, DEGREES, Random(0), both.__contains__) == []
 
 
 def test_a_poor_mesh_takes_in_peers_above_its_median() -> None:

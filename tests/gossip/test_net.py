@@ -163,6 +163,36 @@ def test_a_late_joiner_gets_what_was_said_in_the_last_heartbeats() -> None:
     assert b"before" in late.delivered
 
 
+def test_a_net_that_grows_from_two_to_two_hundred_delivers_everything_with_degrees_that_follow() -> None:
+    net = Net(200, 3, parameters=GossipParameters(degrees=degrees_for(2)))
+    size = 2
+    net.connect(0, 1)
+    net.subscribe(range(2))
+    while True:
+        for number in range(size):
+            net.node(number).router.set_degrees(degrees_for(size))
+        net.run(20_000)
+        payloads = [b"%d of %d" % (number, size) for number in range(10)]
+        for number, data in enumerate(payloads):
+            net.publish(number % size, data)
+            net.run(200)
+        net.run(3_000)
+        assert [net.reached(data) for data in payloads] == [size] * 10
+        degrees = degrees_for(size)
+        sizes = [len(net.node(number).router.mesh(TOPIC)) for number in range(size)]
+        assert max(sizes) <= degrees.high
+        assert sum(sizes) / size >= min(degrees.low, size - 1)
+        for number in range(size):  # all but those in back-off
+            assert sizes[number] >= min(degrees.low // 2, len(net.node(number).links))
+        if size == 200:
+            break
+        for number in range(size, 10 * size):
+            for _ in range(4):
+                net.connect(number, net.random.randrange(number))
+        net.subscribe(range(size, 10 * size))
+        size *= 10
+
+
 # --- attacks on a net
 
 

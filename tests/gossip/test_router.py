@@ -341,7 +341,7 @@ def test_a_prune_without_a_time_means_ours() -> None:
 
 
 def test_a_mesh_of_poor_peers_takes_in_better_ones_once_a_minute() -> None:
-    talk = Talk()
+    talk = Talk(replace(PLAIN, degrees=replace(PLAIN.degrees, vouched=0)))
     for peer in talk.join_many(6, outbound=True):
         talk.say(peer, GRAFT)
     good = talk.join_many(3, "good")
@@ -520,7 +520,7 @@ def test_statistics_count_what_there_is() -> None:
 
 
 def test_a_bootstrapper_without_a_mesh_gossips_and_recommends() -> None:
-    degrees = Degrees(wanted=0, low=0, high=0, score=0, outbound=0, lazy=6)
+    degrees = Degrees(wanted=0, low=0, high=0, score=0, outbound=0, vouched=0, lazy=6)
     talk = Talk(replace(PLAIN, degrees=degrees))
     talk.join_many(5)
     talk.say(b"peer-000", GRAFT)

@@ -27,6 +27,10 @@ async function main() {
   const subscription = connection.onAccountChange(receiver.publicKey, (account) => changes.push(account.lamports), {
     commitment: "confirmed",
   });
+  // K2 tells of changes after it has taken the subscription, which web3.js sends when it comes to it.
+  await new Promise((resolve) => {
+    connection._onSubscriptionStateChange(subscription, (state) => state === "subscribed" && resolve());
+  });
   const transfer = new web3.Transaction().add(
     web3.SystemProgram.transfer({
       fromPubkey: payer.publicKey,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from libp2p import new_host
@@ -22,13 +22,25 @@ from multiaddr import Multiaddr
 
 from koii_p2p.network.frames import varint_frame
 from koii_p2p.network.identity import peer_id_bytes
-from tests.network.nets import TOPIC, Node, until
+from tests.network.nets import TOPIC, until
 
 MESHSUB = "/meshsub/1.1.0"
 
 
+class Target(Protocol):
+    """Whom an attacker can be set on: a node of this process, or of another."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def peers(self) -> set[bytes]: ...
+
+
 class Attacker:
-    def __init__(self, host: IHost, victim: Node) -> None:
+    def __init__(self, host: IHost, victim: Target) -> None:
         self.host = host
         self.victim = victim
         self.victim_id = ID(peer_id_bytes(victim.key))
@@ -85,7 +97,7 @@ async def swallow(stream: INetStream) -> None:
 
 @asynccontextmanager
 async def attacker(
-    victim: Node, *, keys: KeyPair | None = None, connect: bool = True
+    victim: Target, *, keys: KeyPair | None = None, connect: bool = True
 ) -> AsyncIterator[Attacker]:
     pair = keys or create_new_key_pair()
     noise = NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)

@@ -9,9 +9,10 @@ from dataclasses import replace
 import trio
 
 from koii_p2p.limits import Limits
+from koii_p2p.network.address_book import AddressFile
 from koii_p2p.network.gossip import GossipVerdict
 from koii_p2p.network.network import Network
-from koii_p2p.network.settings import NetworkSettings
+from koii_p2p.network.settings import DhtMode, NetworkSettings
 from koii_p2p.records.keys import SecretKey
 
 TOPIC = "koii/test"
@@ -34,8 +35,16 @@ Judge = Callable[[bytes, bytes], GossipVerdict]
 class Node:
     """A network with a topic whose messages it collects, and a protocol that echoes."""
 
-    def __init__(self, seed: int, settings: NetworkSettings, limits: Limits, judge: Judge | None) -> None:
-        self.network = Network(SecretKey.from_seed(seed.to_bytes(32, "big")), settings, limits)
+    def __init__(
+        self,
+        seed: int,
+        settings: NetworkSettings,
+        limits: Limits,
+        judge: Judge | None,
+        address_file: AddressFile | None = None,
+    ) -> None:
+        secret = SecretKey.from_seed(seed.to_bytes(32, "big"))
+        self.network = Network(secret, settings, limits, address_file)
         self.received: list[bytes] = []
         self.senders: list[bytes] = []
         self._judge = judge
@@ -101,6 +110,9 @@ class Net:
         max_peers: int = 64,
         target_peers: int = 8,
         heartbeat: float = 0.2,
+        relay: bool = False,
+        dht: DhtMode = "auto",
+        address_file: AddressFile | None = None,
     ) -> Node:
         settings = NetworkSettings(
             listen=listen,
@@ -108,8 +120,10 @@ class Net:
             heartbeat=heartbeat,
             max_peers=max_peers,
             target_peers=target_peers,
+            relay=relay,
+            dht=dht,
         )
-        node = Node(seed, settings, limits, judge)
+        node = Node(seed, settings, limits, judge, address_file)
         await self._nursery.start(node.run)
         self.nodes.append(node)
         return node
@@ -129,9 +143,10 @@ async def net() -> AsyncIterator[Net]:
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition; fail when it does not come true."""
     with trio.move_on_after(seconds):
         while not condition():
             await trio.sleep(0.01)
-    assert condition()
+        return  # without asking again: a moment later it need not hold
+    raise AssertionError(f"It did not come true within {seconds:g} s.")

@@ -316,7 +316,8 @@ async def test_asking_for_the_same_message_20000_times_brings_it_once() -> None:
         await enemy.publish(enemy.message(b"mark"))
         await until(lambda: b"mark" in victim.received)
         assert psutil.Process().memory_info().rss - before < 50_000_000
-        assert gossip._router.statistics().iwant_answers == 1
+        # The witness may have asked for the mark meanwhile.
+        assert gossip._router.statistics().iwant_answers in (1, 2)
 
 
 async def test_a_peer_that_overruns_its_window_is_disconnected() -> None:

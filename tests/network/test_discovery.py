@@ -7,9 +7,10 @@ import trio
 import trio.testing
 
 from koii_p2p.limits import Limits
-from koii_p2p.network.discovery import GRACE_SECONDS, AddressBook, Connector
+from koii_p2p.network.address_book import GRACE_SECONDS, HEARSAY_FAILURES, AddressBook
+from koii_p2p.network.discovery import Connector
 from koii_p2p.network.identity import peer_id_text
-from koii_p2p.network.settings import PeerAddress
+from koii_p2p.network.settings import PeerAddress, parse_dialable
 
 LIMITS = Limits()
 OWN = bytes([100]) * 32
@@ -244,3 +245,60 @@ async def test_addresses_of_one_peer_are_bounded() -> None:
     )
     assert world.book.get(LOW) is None
     assert world.book.refused == 4
+
+
+async def test_hearsay_makes_room_for_those_that_said_themselves_where_they_are() -> None:
+    world = World(limits=replace(LIMITS, address_book_peers=3))
+    world.learn(HIGH, address(1))
+    world.book.get(HIGH).failures = 5  # type: ignore[union-attr]
+    for number in range(2, 30):
+        world.learn(bytes([number]) * 32, address(number), signed=False)
+    assert len(world.book) == 3
+    assert world.book.get(HIGH) is not None
+
+
+async def test_hearsay_that_never_answers_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.learn(HIGH, address(1), signed=False)
+    world.learn(LOW, address(2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.connector.run)
+        await trio.sleep(1000)
+        nursery.cancel_scope.cancel()
+    assert world.book.get(HIGH) is None
+    assert world.book.get(LOW) is not None
+    assert sum(key == HIGH for _, key, _ in world.dials) == HEARSAY_FAILURES
+
+
+async def test_what_is_not_within_reach_is_dialled_only_if_the_operator_said_it() -> None:
+    world = World()
+    world.connector = Connector(
+        world.book,
+        8,
+        LIMITS,
+        world._dial,
+        lambda: world.links,
+        lambda _: True,
+        lambda text: "/10." not in text,
+    )
+    world.answering |= {address(1), address(2)}
+    world.learn(HIGH, address(1), "/ip4/8.8.8.8/tcp/1")
+    assert not await world.connector.dial_now(HIGH)
+    assert [text for _, _, text in world.dials] == ["/ip4/8.8.8.8/tcp/1"]
+    world.book.add_bootstrap(PeerAddress(LOW, address(2)), named=False)
+    assert not await world.connector.dial_now(LOW)
+    assert "local network" in world.book.get(LOW).last_error  # type: ignore[union-attr]
+    world.bootstrap(LOW, address(2))
+    assert await world.connector.dial_now(LOW)
+
+
+async def test_names_of_strangers_are_not_looked_up() -> None:
+    world = World()
+    own, relay = f"/p2p/{peer_id_text(HIGH)}", f"/p2p/{peer_id_text(LOW)}/p2p-circuit"
+    for text in ("/dns4/localhost/tcp/1", f"/dns4/localhost/tcp/1{own}", f"/dns/a.b/tcp/1{relay}{own}"):
+        world.learn(HIGH, text)
+        assert world.book.get(HIGH) is None
+        assert parse_dialable(text, names=True)
+    assert world.book.refused == 3
+    world.learn(HIGH, f"/ip4/8.8.8.8/tcp/1{relay}{own}")
+    assert world.book.get(HIGH) is not None

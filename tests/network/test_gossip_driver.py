@@ -21,6 +21,7 @@ from koii_p2p.network.identity import peer_id_bytes
 from koii_p2p.network.network import Network
 from koii_p2p.network.peer_records import BadPeerRecord, recorded_addresses
 from koii_p2p.network.settings import NetworkSettings
+from koii_p2p.network.streams import PeerStream
 from koii_p2p.records.keys import SecretKey
 from tests.network.attacker import MESHSUB, Attacker, attacker
 from tests.network.nets import LOOPBACK, QUICK, TOPIC, Node, net, until
@@ -82,9 +83,12 @@ async def test_of_two_streams_of_a_peer_the_newer_one_counts() -> None:
 
 async def test_messages_that_a_full_queue_kept_back_arrive_after_all() -> None:
     async with net() as running:
-        first = await running.add(1)
-        middle = await running.add(2, bootstrap=(first.address,), limits=replace(QUICK, gossip_queue=2))
-        last = await running.add(3, bootstrap=(middle.address,), target_peers=1)
+        # Neither end seeks peers, so that all the last one has came through the middle.
+        first = await running.add(1, target_peers=1, dht="off")
+        middle = await running.add(
+            2, bootstrap=(first.address,), limits=replace(QUICK, gossip_queue=2), dht="off"
+        )
+        last = await running.add(3, bootstrap=(middle.address,), target_peers=1, dht="off")
         await until(lambda: middle.knows(first) and middle.knows(last) and first.knows(middle))
         await until(lambda: numbers(middle).topics[0].mesh == 2)
         sent = {b"%d" % number + bytes(2000) for number in range(200)}
@@ -93,6 +97,60 @@ async def test_messages_that_a_full_queue_kept_back_arrive_after_all() -> None:
         await until(lambda: set(last.received) == sent, 30)
         assert first.key not in last.peers()
         assert numbers(middle).forwards_dropped > 0
+
+
+# batches
+
+
+class Spawned(trio.abc.Instrument):
+    """Counts the tasks that begin."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_what_comes_together_leaves_in_one_write_to_each_peer_and_starts_no_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[tuple[bytes, int]] = []
+    plain = PeerStream.write_nowait
+
+    def counted(stream: PeerStream, data: bytes) -> bool:
+        written.append((stream.key, len(data)))
+        return plain(stream, data)
+
+    monkeypatch.setattr(PeerStream, "write_nowait", counted)
+    messages, size = 50, 200
+    async with net() as running:
+        victim = await running.add(1)
+        witnesses = [
+            await running.add(number, bootstrap=(victim.address,), target_peers=1) for number in (2, 3)
+        ]
+        await until(lambda: numbers(victim).topics[0].mesh == 2)
+        async with attacker(victim) as enemy:
+            stream = await enemy.publish(enemy.message(b"first"))
+            await until(lambda: all(witness.received == [b"first"] for witness in witnesses))
+            frames = [
+                rpc_pb2.RPC(publish=[enemy.message(bytes([number]) * size)]).SerializeToString()
+                for number in range(messages)
+            ]
+            written.clear()
+            spawned = Spawned()
+            trio.lowlevel.add_instrument(spawned)
+            await stream.write(
+                b"".join(bytes([len(frame) & 0x7F | 0x80, len(frame) >> 7]) + frame for frame in frames)
+            )
+            await until(lambda: all(len(witness.received) == messages + 1 for witness in witnesses))
+            trio.lowlevel.remove_instrument(spawned)
+    for witness in witnesses:
+        sizes = [length for key, length in written if key == witness.key and length > size]
+        # All at once, unless the socket gave them to us in pieces.
+        assert len(sizes) <= 5
+        assert sum(sizes) > messages * size
+    assert spawned.count < messages // 2
 
 
 # turns

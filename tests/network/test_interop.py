@@ -6,14 +6,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from libp2p.custom_types import TProtocol
 from libp2p.host.ping import PingService
+from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.relay.circuit_v2.config import RelayConfig, RelayRole
+from libp2p.relay.circuit_v2.protocol import CircuitV2Protocol
+from libp2p.relay.circuit_v2.transport import CircuitV2Transport
 from libp2p.tools.anyio_service import background_trio_service
+from multiaddr import Multiaddr
 
 from koii_p2p.gossip.message_id import content_id
 from koii_p2p.gossip.wire import Message
+from koii_p2p.network.identity import key_of_peer_id
+from koii_p2p.network.reach.relay_wire import HOP
 from tests.network.attacker import MESHSUB, Attacker, attacker
 from tests.network.nets import TOPIC, Node, net, until
 
@@ -97,3 +105,39 @@ async def test_messages_that_name_an_author_are_refused() -> None:
 
             await until(lambda: refused().get("signature_policy") == 1)
             assert not ours.received
+
+
+@asynccontextmanager
+async def their_relay_client(theirs: Attacker) -> AsyncIterator[CircuitV2Transport]:
+    """Circuit relay v2 as py-libp2p has it: it reserves, dials and is dialled through relays."""
+    protocol = CircuitV2Protocol(theirs.host)
+    async with background_trio_service(protocol):
+        await protocol.event_started.wait()
+        yield CircuitV2Transport(theirs.host, protocol, RelayConfig(roles=RelayRole.CLIENT | RelayRole.STOP))
+
+
+async def test_an_unmodified_host_goes_through_our_relay_both_ways() -> None:
+    async with net() as running, trio.open_nursery() as nursery:
+        relay = await running.add(1, relay=True)
+        ours = await running.add(2, bootstrap=(relay.address,))
+        await until(lambda: relay.knows(ours))
+        assert ours.network._ways is not None
+        assert await ours.network._ways.reserve(relay.key)
+        place = next(text for text in ours.network.addresses if "/p2p-circuit/" in text)
+        our_id = ID.from_string(ours.network.peer_id)
+
+        async with attacker(relay) as caller, their_relay_client(caller) as transport:
+            with trio.fail_after(20):
+                await transport.dial(Multiaddr(place))
+                assert len(await PingService(caller.host).ping(our_id, ping_amt=2)) == 2
+
+        async with attacker(relay) as hidden, their_relay_client(hidden) as transport:
+            stream = await hidden.host.new_stream(hidden.victim_id, [TProtocol(HOP)])
+            with trio.fail_after(20):
+                assert await transport.reserve(stream, hidden.victim_id, nursery)
+            key = key_of_peer_id(hidden.host.get_id().to_bytes())
+            ours.network.learn(key, [f"{relay.address}/p2p-circuit"])
+            assert await ours.network._connector.dial_now(key)
+            (peer,) = [peer for peer in ours.network.peers() if peer.key == key]
+            assert peer.remote == f"/p2p/{relay.network.peer_id}/p2p-circuit"
+        nursery.cancel_scope.cancel()

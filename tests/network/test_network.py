@@ -13,6 +13,7 @@ from koii_p2p.limits import Limits
 from koii_p2p.network.gossip import GossipVerdict
 from koii_p2p.network.network import Network
 from koii_p2p.network.settings import NetworkSettings
+from koii_p2p.node.reach import outgoing_address
 from koii_p2p.records.keys import SecretKey
 from tests.network.nets import ECHO, LOOPBACK, QUICK, TOPIC, Node, net, until
 
@@ -156,8 +157,35 @@ async def test_a_peer_that_sends_rejected_messages_is_banned_for_a_while() -> No
         assert ("banned", 1) in victim.network.statistics().disconnects
         await until(lambda: dict(victim.network.statistics().refused).get("banned", 0) > 0)
         await until(lambda: victim.knows(sinner) and sinner.knows(victim))  # forgiven when the ban is over
+        shown = {peer.key: (peer.bans, peer.rejects) for peer in victim.network.peers()}
+        assert shown == {sinner.key: (1, 0), honest.key: (0, 0)}
         await sinner.network.publish(TOPIC, b"good")
         await until(lambda: b"good" in victim.received)
+
+
+async def test_a_peer_is_shown_with_the_other_end_of_its_connection() -> None:
+    async with net() as running:
+        first, second = await running.chain(2)
+        [out], [came] = second.network.peers(), first.network.peers()
+        assert f"{out.remote}/p2p/{first.network.peer_id}" == first.address
+        assert came.remote.startswith("/ip4/127.0.0.1/tcp/")
+        assert came.remote not in second.address
+        assert (first.network.statistics().inbound, second.network.statistics().inbound) == (1, 0)
+        await until(lambda: first.network.statistics().pending_inbound == 0)
+        assert first.network.observed == (), "loopback says nothing about where a node is"
+        await second.stop()
+        assert second.network.observed == ()
+
+
+async def test_a_node_hears_from_peers_where_they_see_it() -> None:
+    own = outgoing_address()
+    if own is None:
+        pytest.skip("this machine has no address but loopback")
+    async with net() as running:
+        first = await running.add(1, listen=(f"/ip4/{own}/tcp/0",))
+        second = await running.add(2, bootstrap=(first.address,), listen=(f"/ip4/{own}/tcp/0",))
+        await until(lambda: bool(second.network.observed))
+        assert all(address.startswith(f"/ip4/{own}/tcp/") for address in second.network.observed)
 
 
 async def test_own_messages_are_never_shown_to_the_validator() -> None:

@@ -56,3 +56,15 @@ def test_the_memory_is_bounded() -> None:
         table.misbehaved(number.to_bytes(32, "big"), 0.0)
     assert table.rejects((0).to_bytes(32, "big")) == 0
     assert table.rejects((REMEMBERED + 9).to_bytes(32, "big")) == 1
+
+
+def test_those_dialled_beyond_the_target_make_room_first_and_newcomers_never() -> None:
+    table = PeerTable(LIMITS)
+    keys = [bytes([number]) * 32 for number in range(7)]
+    for number, outgoing in enumerate((True, False, True, True, False, True)):
+        table.update(keys[number], 1, outgoing=outgoing, now=float(number))
+    table.update(keys[6], 1, outgoing=True, now=99.0)
+    assert table.to_make_room(9, 2, 100.0) == [keys[5], keys[3], keys[1], keys[4]]
+    assert table.to_make_room(1, 2, 100.0) == [keys[5]]
+    assert table.to_make_room(9, 8, 100.0) == [keys[1], keys[4]]
+    assert table.to_make_room(0, 2, 100.0) == table.to_make_room(-5, 2, 100.0) == []

@@ -1,24 +1,18 @@
-"""What a node does when K2 takes blocks back: it reads the beacon's block again, and anchors its commitment again."""
+"""What a node does when K2 takes blocks back: it reads the beacon's block again.
+
+(What K2 held of a round is anchored again by the engines: `tests/rounds/test_engine.py`.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
 from koii_p2p.errors import ChainError
-from koii_p2p.node.forks import FINAL_SLOTS, MISSING_SLOTS, OwnCommitments, blockhashes_after
-from koii_p2p.rounds.anchors import AnchoredRound
-from koii_p2p.rounds.clock import RoundClock
-from koii_p2p.rounds.events import AnchorCommitment
-
-CLOCK = RoundClock(starting_slot=0, round_time=100, submission_window=35, audit_window=35)
-COMMITMENT = AnchorCommitment(0, 0, b"d" * 32, b"commitment", b"bundle")
-HELD = AnchoredRound(0, 0, b"d" * 32, 171, b"k" * 32)
-OPENS, CLOSES = CLOCK.commitment(0).opens, CLOCK.commitment(0).closes
+from koii_p2p.node.forks import FINAL_SLOTS, blockhashes_after
 
 
 class Chain:
@@ -70,31 +64,3 @@ async def test_without_a_block_there_is_nothing_to_tell_and_a_k2_that_is_away_sa
     assert (await chain.blockhashes(), chain.reads) == ([], 1)
     with pytest.raises(ChainError):
         await Chain([AWAY]).blockhashes()
-
-
-def test_what_k2_has_taken_back_is_anchored_again_while_it_is_in_time() -> None:
-    own = OwnCommitments(CLOCK)
-    assert own.undone({}, OPENS) == []
-    own.landed(COMMITMENT, OPENS)
-    # A read that began before it landed does not show it.
-    assert own.undone({}, OPENS + MISSING_SLOTS - 1) == []
-    assert own.undone({0: HELD}, OPENS + MISSING_SLOTS) == []
-    gone = OPENS + 2 * MISSING_SLOTS
-    assert own.undone({}, gone - 1) == []
-    assert own.undone({}, gone) == [COMMITMENT]
-    own.landed(COMMITMENT, gone)
-    assert own.undone({}, gone + 1) == []
-    assert own.undone({}, gone + MISSING_SLOTS) == [COMMITMENT]
-    assert own.undone({}, CLOSES) == []
-    assert own.undone({}, gone + MISSING_SLOTS) == [], "it was forgotten when its window closed"
-
-
-def test_a_later_attempt_is_gone_when_k2_is_back_at_the_one_before() -> None:
-    own = OwnCommitments(CLOCK)
-    second = replace(COMMITMENT, attempt=1)
-    slot = CLOCK.commitment(0, 1).opens + 1
-    own.landed(second, slot - MISSING_SLOTS)
-    assert own.undone({0: replace(HELD, rejected=True)}, slot) == [second]
-    assert own.undone({0: replace(HELD, attempt=1)}, slot) == []
-    # Somebody else's commitment stands: there is nothing to do again.
-    assert own.undone({0: replace(HELD, attempt=1, commitment=b"e" * 32)}, slot) == []

@@ -262,7 +262,7 @@ def test_what_the_engine_has_of_ours_is_heard(tmp_path: Path, with_roster: bool)
         engine.receive(raw, Source.SYNC)
     state = engine.round(ROUND)
     assert state is not None
-    assert (len(state.held), len(state.parked)) == ((2, 0) if with_roster else (0, 3))
+    assert (len(state.held), len(state.parked)) == ((2, 0) if with_roster else (0, 2))
     with a_run(tmp_path) as (words, journal):
         words.catch_up(engine, [ROUND + 100, ROUND])
         place = place_of(ours.statement)

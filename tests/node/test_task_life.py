@@ -14,6 +14,7 @@ import structlog
 import trio
 from solders.pubkey import Pubkey
 
+from koii_p2p.limits import Limits
 from koii_p2p.localk2 import LocalK2Settings, serve
 from koii_p2p.network.settings import NetworkSettings, parse_listen
 from koii_p2p.node.node import Node, NodeSettings, TaskSpec
@@ -34,6 +35,9 @@ KOII = 10**9
 SLOT_MS = 40
 ROUND_TIME, WINDOW = 80, 30
 
+LIMITS = replace(Limits(), worker_restart_seconds_most=2.0, worker_niceness=0)
+"""A task whose setup() needs the first round is started again soon after it has begun."""
+
 TASK_CODE = """
 from koii_p2p.tasks.sdk import Context, Task
 
@@ -48,6 +52,16 @@ class Noting(Task):
     async def audit(self, ctx: Context, submission: str | bytes, round: int, submitter: str) -> bool:
         return True
 """
+
+STUMBLING = TASK_CODE.replace(
+    "None:\n",
+    """None:
+        if await ctx.store.get(f"tried {round}") is None:
+            await ctx.store.set(f"tried {round}", True)
+            raise OSError("nobody is connected yet")
+""",
+    1,
+)
 
 
 # --- the rule
@@ -127,13 +141,13 @@ class World:
     creator: ProgramSettlement
     nonce: int = 0
 
-    async def make_task(self, starts_in: int = 60) -> bytes:
+    async def make_task(self, starts_in: int = 60, *, name: str = "life", program: str = "t") -> bytes:
         self.nonce += 1
         terms = TaskTerms(
             task=bytes(32),
             creator=self.creator.payer,
-            name="life",
-            program="t",
+            name=name,
+            program=program,
             starting_slot=await self.creator.slot() + starts_in,
             round_time=ROUND_TIME,
             submission_window=WINDOW,
@@ -146,7 +160,9 @@ class World:
         await self.creator.fund(task, 20 * KOII)
         return task
 
-    async def node(self, name: str, tasks: tuple[bytes, ...], stake: int = 0) -> Running:
+    async def node(
+        self, name: str, tasks: tuple[bytes, ...], stake: int = 0, source: str = TASK_CODE
+    ) -> Running:
         home = Home(self.folder / name)
         home.prepare()
         staker, wallet = SecretKey.generate(), SecretKey.generate()
@@ -154,10 +170,16 @@ class World:
         save_secret(home.wallet_key, wallet)
         await self.pay(wallet.public_key)
         code = self.folder / "noting.py"
-        code.write_text(TASK_CODE)
+        code.write_text(source)
         network = NetworkSettings(listen=(parse_listen("/ip4/127.0.0.1/tcp/0"),), mdns=False)
         settings = NodeSettings(
-            home, self.url, network, tuple(TaskSpec(task, code) for task in tasks), stake=stake, claim_every=1
+            home,
+            self.url,
+            network,
+            tuple(TaskSpec(task, code) for task in tasks),
+            stake=stake,
+            claim_every=1,
+            limits=LIMITS,
         )
         running = Running(Node(settings), home, staker.public_key)
         await self.nursery.start(running.run)
@@ -213,6 +235,17 @@ def said() -> Iterator[list[str]]:
         events: list[str] = []
         yield events
         events += [str(line["event"]) for line in lines]
+
+
+@pytest.mark.slow
+async def test_work_that_fails_is_tried_again_in_its_period(world: World) -> None:
+    with trio.fail_after(60):
+        task = await world.make_task()
+        running = await world.node("one", (task,), stake=2 * KOII, source=STUMBLING)
+        clock = (await world.creator.task_state(task)).terms.clock
+        worked = clock.period(await world.creator.slot()) + 1
+        await world.slot(clock.submission(worked).opens + WINDOW // 2)
+        assert worked in submitted(running, task, worked)
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ from koii_p2p.records.envelope import Verified, sign
 from koii_p2p.records.equivocation import Place, place_of
 from koii_p2p.records.keys import SecretKey
 from koii_p2p.records.schema import BallotReveal, Kind, ListVote, Statement, Verdict
-from koii_p2p.rounds import admission, commitment, events, record_book
+from koii_p2p.rounds import admission, commitment, events, landing, record_book
 from koii_p2p.rounds.admission import Source
 from koii_p2p.rounds.anchors import AnchoredRound
-from koii_p2p.rounds.distribution import default_distribution
+from koii_p2p.rounds.distribution import Submitter, default_distribution
 from koii_p2p.rounds.engine import SUBMITTER, RoundEngine
 from koii_p2p.rounds.reconcile import Reconciler
 from koii_p2p.rounds.role import Role
@@ -91,44 +91,17 @@ class Chain:
         return next((anchored for since, anchored in reversed(self.history) if since <= slot), {})
 
     def commit(self, slot: int, by: bytes, action: events.AnchorCommitment) -> bool:
-        last = self.anchored.get(action.round)
-        expected = last.attempt + 1 if last else 0
-        barred = last.anchorers if last else ()
-        if (last is not None and not last.rejected) or action.attempt != expected or by in barred:
+        anchor = landing.committed(self.anchored, self.terms, slot, by, action)
+        if anchor is None or not self.stake_of(by):
             return False
-        if expected > self.terms.allowed_failed_distributions or not self.stake_of(by):
-            return False
-        if slot not in self.terms.clock.commitment(action.round, expected):
-            return False
-        anchor = AnchoredRound(action.round, expected, action.digest, slot, by, barred=barred)
         self._write(slot, "commitment", anchor)
         return True
 
     def list(self, slot: int, by: bytes, action: events.AnchorList) -> bool:
-        anchor = self.anchored.get(action.round)
-        if anchor is None or anchor.rejected or anchor.list_root is not None or by in anchor.barred:
+        anchor = landing.listed(self.anchored, self.terms, slot, by, action)
+        if anchor is None or not self.stake_of(by):
             return False
-        if action.attempt != anchor.attempt or not self.stake_of(by):
-            return False
-        if slot not in self.terms.clock.distribution(action.round, action.attempt):
-            return False
-        standing = [other for other in self.anchored.values() if other.list_root and not other.rejected]
-        newest = max(standing, key=lambda other: other.round, default=None)
-        if newest is not None and newest.round >= action.round:
-            return False
-        rewards = action.reward_total - (newest.reward_total if newest else 0)
-        slashes = action.slash_total - (newest.slash_total if newest else 0)
-        if rewards < 0 or slashes < 0 or rewards > self.terms.bounty_per_round + slashes:
-            return False
-        listed = replace(
-            anchor,
-            list_root=action.root,
-            reward_total=action.reward_total,
-            slash_total=action.slash_total,
-            list_slot=slot,
-            list_by=by,
-        )
-        self._write(slot, "list", listed)
+        self._write(slot, "list", anchor)
         return True
 
     def veto(self, slot: int, by: bytes, action: events.Veto) -> bool:
@@ -157,11 +130,7 @@ class Chain:
             history = self.stakes.get(leaf.staker)
             if history is None:
                 continue
-            last = history.checkpoints[-1]
-            if leaf.slash_total > last.slash_total:
-                left = max(0, last.stake - (leaf.slash_total - last.slash_total))
-                point = Checkpoint(slot, left, leaf.slash_total)
-                history = replace(history, checkpoints=(*history.checkpoints, point))
+            history = landing.slashed(history, leaf, slot)
             paid = max(history.reward_paid, leaf.reward_total)
             self.stakes[leaf.staker] = replace(history, reward_paid=paid)
         return True
@@ -281,6 +250,10 @@ class Peer:
         """What the task's `audit()` returns."""
         return self.audit(action.value)
 
+    def distribution(self, number: int, submitters: Sequence[Submitter], bounty: int) -> Mapping[bytes, int]:
+        """What the task's `distribution()` returns."""
+        return default_distribution(submitters, bounty, self.net.terms.slash_basis_points)
+
     def publish(self, statement: Statement) -> None:
         """Sign, take in and gossip one statement."""
         raw = self.say(statement).raw
@@ -312,8 +285,7 @@ class Peer:
             case events.AuditSubmission(round=number, submission_id=submission_id):
                 self.feed(events.AuditMade(number, submission_id, self.verdict(action)))
             case events.MakeDistribution(round=number, submitters=submitters, bounty=bounty):
-                amounts = default_distribution(submitters, bounty, net.terms.slash_basis_points)
-                self.feed(events.DistributionMade(number, amounts))
+                self.feed(events.DistributionMade(number, self.distribution(number, submitters, bounty)))
             case events.SignAndPublish(statement=statement, opening=opening):
                 if opening is not None:
                     self.openings.setdefault(statement.round, opening)

@@ -13,12 +13,7 @@ from hashlib import sha256
 
 import pytest
 
-from koii_p2p.records.schema import Verdict
-from koii_p2p.rounds.assignment import COMMITTEE, SAMPLE, AuditAssignment
-from koii_p2p.rounds.audit_rules import AuditRules, Weights
-from koii_p2p.rounds.roster import Roster, RosterEntry
-from koii_p2p.rounds.tally import Cast, Outcome, tally
-from tests.rounds.closed_forms import (
+from koii_p2p.lab.closed_forms import (
     binomial_tail,
     caught_by_auditors,
     hypergeometric,
@@ -27,9 +22,14 @@ from tests.rounds.closed_forms import (
     majority,
     seen_by_somebody,
     two_thirds,
-    within_three_sigma,
 )
+from koii_p2p.records.schema import Verdict
+from koii_p2p.rounds.assignment import COMMITTEE, SAMPLE, AuditAssignment
+from koii_p2p.rounds.audit_rules import AuditRules, Weights
+from koii_p2p.rounds.roster import Roster, RosterEntry
+from koii_p2p.rounds.tally import Cast, Outcome, tally
 from tests.rounds.net import KOII
+from tests.sigma import within_three_sigma
 
 THIRD = Fraction(1, 3)
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
 from koii_p2p.records.schema import Kind, Verdict
 from koii_p2p.rounds import events
+from koii_p2p.rounds.anchoring import MISSING_SLOTS
+from koii_p2p.rounds.anchors import AnchoredRound
 from koii_p2p.rounds.assignment import AuditAssignment
 from koii_p2p.rounds.beacon import beacon
 from koii_p2p.rounds.clock import Phase
+from koii_p2p.rounds.commitment import NO_PREVIOUS, build_commitment
 from koii_p2p.rounds.tally import Outcome
 from tests.rounds.simulation import BOUNTY, STAKE, TERMS, Net, Peer
 
@@ -163,6 +168,102 @@ def test_a_dead_leader_costs_a_step_and_not_the_round() -> None:
     late = anchor.commitment_slot - alive.chain.anchored[0].commitment_slot
     assert 0 < late <= 2 * TERMS.clock.delay(0).closes - 2 * TERMS.clock.delay(0).opens
     assert anchor.list_root is not None
+
+
+def committed(seed: int = 1, cheaters: int = 1) -> Net:
+    """A net in which everybody goes by the commitment to round 0 that K2 has held for a moment."""
+    net = Net(honest=5, cheaters=cheaters, seed=seed)
+    net.run_until(TERMS.clock.audit(0).closes)
+    while 0 not in net.chain.anchored:
+        net.run_until(net.slot + 1)
+    net.run_until(net.slot + 2)
+    assert all(outcomes(peer, 0) for peer in net.peers)
+    return net
+
+
+def roll_back(net: Net, anchored: dict[int, AnchoredRound] | None = None) -> None:
+    """Let K2 hold nothing of its rounds any more, or something else."""
+    net.chain.anchored = anchored or {}
+    net.chain.history.append((net.slot, net.chain.anchored))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_commitment_that_a_fork_took_back_is_anchored_again_whether_or_not_its_leader_lives(
+    seed: int, dead: bool
+) -> None:
+    net = committed(seed)
+    first = net.chain.anchored[0]
+    [leader] = [peer for peer in net.peers if peer.key == first.commitment_by]
+    leader.running = not dead
+    roll_back(net)
+    net.run_until(net.slot + MISSING_SLOTS - 1)
+    assert net.chain.anchored == {}  # a read that is late shows as little
+    net.run_until(TERMS.clock.commitment(0).closes)
+    again = net.chain.anchored[0]
+    assert again.commitment == first.commitment
+    assert (again.commitment_by == leader.key) is not dead
+    net.run_until_settled(0)
+    lists = {peer.engine.list_of(0).root for peer in net.peers if peer.running}  # type: ignore[union-attr]
+    assert lists == {net.chain.anchored[0].list_root}
+    assert not any(peer.contradicted for peer in net.peers)
+    assert net.said_twice == []
+
+
+def test_who_anchors_again_does_so_in_leader_order_one_after_the_other() -> None:
+    net = committed()
+    roll_back(net)
+    asked: list[tuple[int, bytes]] = []
+
+    def noted(peer: Peer, _action: events.AnchorCommitment) -> None:
+        asked.append((net.slot, peer.key))
+
+    for peer in net.peers:
+        peer.anchor_commitment = partial(noted, peer)  # type: ignore[method-assign]
+    net.run_until(net.slot + MISSING_SLOTS + 2 * len(net.peers))
+    first = {key: slot for slot, key in reversed(asked)}
+    assert len(first) == len(net.peers)
+    slots = sorted(first.values())
+    assert [later - earlier for earlier, later in pairwise(slots)] == [2] * (len(slots) - 1)
+
+
+def test_a_commitment_that_took_the_place_of_another_by_a_fork_is_followed() -> None:
+    net = committed(cheaters=0)
+    one = net.chain.anchored[0]
+    # The leader of the other fork lacked a record.
+    other = net.peers[0].engine
+    state = other.round(0)
+    assert state is not None
+    assert state.built is not None
+    records = state.records()
+    fewer = replace(records, ballots=dict(list(records.ballots.items())[1:]))
+    built = build_commitment(TERMS, state.roster, state.beacon, NO_PREVIOUS, fewer, state.assignment)  # type: ignore[arg-type]
+    assert built.commitment.digest != one.commitment
+    for peer in net.peers:
+        kept = events.KeepArtifacts(0, built.commitment.encode(), built.bundle.encode())
+        peer.artifacts[0] = kept
+    roll_back(net, {0: replace(one, commitment=built.commitment.digest)})
+    net.run_until(TERMS.clock.commitment(0).closes)
+    for peer in net.peers:
+        state = peer.engine.round(0)
+        assert state is not None
+        assert state.commitment is not None
+        assert state.commitment.digest == built.commitment.digest
+
+
+def test_whom_a_fork_gave_another_beacon_commits_anew() -> None:
+    net = committed()
+    first = net.chain.anchored[0]
+    roll_back(net)
+    blockhash = b"fork!" + bytes(27)
+    net.chain.blockhash = lambda slot: blockhash  # type: ignore[method-assign]
+    for peer in net.peers:
+        peer.feed(events.BlockhashRead(0, blockhash))
+    net.run_until(TERMS.clock.commitment(0).closes)
+    anchored = net.chain.anchored[0]
+    assert anchored.commitment != first.commitment
+    commitments = {peer.engine.round(0).commitment for peer in net.peers}  # type: ignore[union-attr]
+    assert {one.beacon for one in commitments if one is not None} == {beacon(blockhash, TERMS.task, 0)}
 
 
 def test_an_audit_that_never_answers_is_unavailable_and_slashes_nobody() -> None:

@@ -42,9 +42,11 @@ def test_a_second_process_is_refused_and_told_which_is_the_first(tmp_path: Path)
                 pytest.fail("two processes hold one home")
             assert f"Process {holder.pid} " in caught.value.why
             assert str(home.path) in caught.value.what
+            assert home.holder() == holder.pid
             assert caught.value.exit_code == 3
         finally:
             holder.send_signal(signal.SIGKILL)
+    assert home.holder() is None
     with home.locked():
         assert (home.path / "lock").exists()
 

@@ -8,12 +8,12 @@ from koii_p2p.tasks.frames import HEADER_BYTES, Frame, FrameError, body_length, 
 
 
 def test_a_frame_comes_back_as_it_was() -> None:
-    data = encode_frame(Frame.CALL, 5, 3, 1000, 7, ["text", b"bytes", -1, None, True], max_bytes=100)
+    data = encode_frame(Frame.CALL, 5, 3, ["text", b"bytes", -1, None, True], max_bytes=100)
     length = body_length(data[:HEADER_BYTES], max_bytes=100)
     assert length == len(data) - HEADER_BYTES
     frame, items = decode_body(data[HEADER_BYTES:], max_bytes=100)
     assert frame is Frame.CALL
-    assert items == [5, 3, 1000, 7, ["text", b"bytes", -1, None, True]]
+    assert items == [5, 3, ["text", b"bytes", -1, None, True]]
 
 
 @pytest.mark.parametrize("items", [(b"x" * 200,), (1.5,), (object(),), ("\ud800",), ({"text": 1},), (2**64,)])

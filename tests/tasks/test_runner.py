@@ -244,6 +244,8 @@ async def test_a_task_sees_its_own_folder_and_nothing_secret(
         runner.set_clock(1234, 7)
         assert await runner.task(6)
         seen = json.loads(store[b"seen"][1:])
+        group = Path(f"/proc/{(folder / 'worker.pid').read_text()}/autogroup")
+        assert not group.exists() or group.read_text().endswith(" nice 3\n")
     assert set(seen["environment"]) <= {
         "PATH", "LANG", "HOME", "TMPDIR", "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LC_CTYPE",
     }  # fmt: skip

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 
 import base58
 import pytest
@@ -33,10 +34,9 @@ class ScriptedNode:
                 return SUBMITTER.sign(payload).signature
             case Request.VERIFY, (bytes(payload), bytes(signature), bytes(key)):
                 return len(signature) == 64 and verify(payload, signature, key)
+            case Request.CLOCK, ():
+                return [1000, 3]
         raise RequestRefused
-
-    def now(self) -> tuple[int, int]:
-        return 1000, 3
 
 
 @pytest.fixture
@@ -75,6 +75,18 @@ async def test_a_signature_has_one_form_whatever_the_order_of_keys(context: Cont
 async def test_what_another_node_sent_never_raises(context: Context, signed: object) -> None:
     assert not await context.verify(signed, KEY)
     assert not await context.verify(await context.sign("x"), signed)
+
+
+async def test_a_seed_is_the_nodes_own_and_stays_the_same(context: Context) -> None:
+    seed = await context.seed(3, "submitter")
+    assert len(seed) == 32
+    assert seed == await context.seed(3, "submitter")
+    assert (
+        len({seed, await context.seed(4, "submitter"), await context.seed(3, "other"), await context.seed()})
+        == 4
+    )
+    # Whoever has a signature over the same text as a payload has not the seed, unless the task signs it so.
+    assert seed != sha256((await context.sign([3, "submitter"])).encode()).digest()
 
 
 async def test_a_changed_payload_does_not_verify(context: Context) -> None:

@@ -40,6 +40,7 @@ from koii_p2p.rounds.eligibility import DRAWN, FULL_AUDIT
 from koii_p2p.rounds.roster import Roster, StakeHistory, roster_at
 from koii_p2p.rounds.round_records import RoundRecords, disputed, select, sort_records
 from koii_p2p.rounds.terms import TaskTerms
+from koii_p2p.rounds.verification import Distribute
 from koii_p2p.settlement import instructions as ix
 from koii_p2p.settlement.layouts import STAKE_LAYOUT, VAULT_LAYOUT, decode_stake
 from koii_p2p.settlement.rpc import Account, SignatureInfo, TransactionRecord
@@ -110,8 +111,15 @@ class Player:
 class Game:
     """A chain, players, and their rounds. Each round is played when its slots come, between those of the others."""
 
-    def __init__(self, roles: Sequence[Role], rounds: int, audit: AuditRules | None = None) -> None:
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        rounds: int,
+        audit: AuditRules | None = None,
+        distribute: Distribute | None = None,
+    ) -> None:
         self.chain = VirtualChain()
+        self.distribute = distribute
         self.players = [
             Player(
                 f"node-{index:02d}",
@@ -270,8 +278,11 @@ class Game:
         amounts: Mapping[bytes, int] | None = None,
     ) -> DistributionList:
         previous = self.lists[-1] if self.lists else None
-        right = default_distribution(
-            submitters_of(built.tally.outcomes, roster, previous), BOUNTY, self.terms.slash_basis_points
+        submitters = submitters_of(built.tally.outcomes, roster, previous)
+        right = (
+            default_distribution(submitters, BOUNTY, self.terms.slash_basis_points)
+            if self.distribute is None
+            else self.distribute(submitters, BOUNTY, number)
         )
         listed = next_list(previous, roster, amounts or right, self.terms, built.tally)
         totals = (listed.root, listed.reward_total, listed.slash_total)

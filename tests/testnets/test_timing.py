@@ -10,6 +10,8 @@ from koii_p2p.testnets.timing import (
     first_counted_round,
     lead_slots,
     round_lengths,
+    stretch_for,
+    stretched,
 )
 from koii_p2p.testnets.topology import Topology
 
@@ -63,6 +65,27 @@ def test_the_slots_until_settled_are_those_of_the_clock() -> None:
     clock = RoundClock(1000, lengths.round_time, lengths.submission_window, lengths.audit_window)
     for rounds in (1, 3, 7):
         assert 1000 + lengths.slots_until_settled(rounds) == clock.settles_at(rounds - 1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cores", "stretch"),
+    [(3, 1, 1), (8, 1, 1), (9, 1, 2), (16, 2, 1), (20, 2, 2), (50, 2, 4), (50, 8, 1)],
+)
+def test_slots_are_longer_where_many_nodes_share_a_core(nodes: int, cores: int, stretch: int) -> None:
+    assert stretch_for(nodes, cores) == stretch
+
+
+def test_longer_slots_make_the_same_rounds_longer() -> None:
+    topology = Topology(nodes=20, cheaters=2, rounds=4, audit=AuditRules(sealed=True))
+    usual, longer = round_lengths(topology), round_lengths(stretched(topology, 3))
+    assert longer.slot_ms == 3 * usual.slot_ms
+    assert (longer.round_time, longer.submission_window, longer.audit_window) == (
+        usual.round_time,
+        usual.submission_window,
+        usual.audit_window,
+    )
+    assert round_lengths(stretched(topology, 1)) == usual
+    assert (stretched(topology, 3).cheaters, stretched(topology, 3).rounds) == (2, 4)
 
 
 def test_a_slow_machine_gets_a_longer_lead() -> None:

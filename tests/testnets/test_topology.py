@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from koii_p2p.amounts import roe
 from koii_p2p.errors import ConfigurationError
 from koii_p2p.rounds.audit_rules import AuditRules, Profile, Weights
-from koii_p2p.testnets.audit_table import audit_rules
 from koii_p2p.testnets.identity import (
     EQUIVOCATING,
     HONEST,
@@ -33,6 +31,28 @@ def test_the_file_that_ships_says_what_is_the_default_anyway() -> None:
 def test_a_flag_goes_before_the_file_and_none_is_no_flag() -> None:
     topology = load_topology(FIVE, {"nodes": 7, "cheaters": None, "stake": 5})
     assert (topology.nodes, topology.cheaters, topology.stake) == (7, 1, 5)
+
+
+def test_the_network_of_a_task_is_a_flag_and_a_line(tmp_path: Path) -> None:
+    assert not Topology().task_network
+    assert load_topology(FIVE, {"task_network": True}).task_network
+    file = tmp_path / "net.toml"
+    file.write_text("task_network = true\n")
+    assert load_topology(file, {"task_network": None}).task_network
+    file.write_text("task_network = 1\n")
+    with pytest.raises(ConfigurationError, match="It is true or false"):
+        load_topology(file, {})
+
+
+def test_a_testnet_may_be_traced(tmp_path: Path) -> None:
+    assert not Topology().trace
+    assert load_topology(FIVE, {"trace": True}).trace
+    file = tmp_path / "net.toml"
+    file.write_text("trace = true\n")
+    assert load_topology(file, {"trace": None}).trace
+    file.write_text('trace = "yes"\n')
+    with pytest.raises(ConfigurationError, match="trace = yes"):
+        load_topology(file, {})
 
 
 def test_the_last_nodes_cheat() -> None:
@@ -61,6 +81,19 @@ def test_nodes_are_in_the_order_of_their_roles() -> None:
         NodePlan(OMITTING_LEADER),
         NodePlan(WRONG_VALUE),
     )
+
+
+def test_a_watcher_has_neither_stake_nor_seat(tmp_path: Path) -> None:
+    file = tmp_path / "net.toml"
+    file.write_text("nodes = 5\n[roles]\nwatchers = 2\n")
+    watcher = NodePlan(witness=True, staked=False)
+    assert load_topology(file, {}).plan() == (NodePlan(), NodePlan(), watcher, watcher, NodePlan(WRONG_VALUE))
+    file.write_text("nodes = 5\n[roles]\nwatchers = 4\n")
+    with pytest.raises(ConfigurationError, match="majority"):
+        load_topology(file, {})
+    file.write_text("nodes = 5\n[audit]\nwitness_seats = 1\n[roles]\nwatchers = 1\n")
+    with pytest.raises(ConfigurationError, match="a node without one votes"):
+        load_topology(file, {})
 
 
 @pytest.mark.parametrize("file", sorted(FIVE.parent.glob("*.toml")), ids=lambda file: file.stem)
@@ -92,7 +125,7 @@ def test_flags_change_the_audit_without_a_file() -> None:
     ("table", "words"),
     [
         ('profile = "koi"', "profile = 'koi' does not exist"),
-        ('profile = "posp"', "Write audit_rate"),
+        ('profile = "posp"', "audit_rate = 0.5"),
         ('profile = "koii"\nsealed = true', "koii has no sealed"),
         ("finders_share = 1.5", "not from 0 to 1"),
         ("finders_share = 0.00001", "finer than 1/10000"),
@@ -110,11 +143,6 @@ def test_audit_rules_that_are_not_possible(tmp_path: Path, table: str, words: st
     file.write_text(f"[audit]\n{table}\n")
     with pytest.raises(ConfigurationError, match=words):
         load_topology(file, {})
-
-
-def test_fractions_are_exact() -> None:
-    rules = audit_rules({"confidence": Decimal("0.999999"), "dishonest": Decimal("0.3333"), "auditors": 9})
-    assert rules == AuditRules(confidence=999_999, dishonest=3333, auditors=9)
 
 
 @pytest.mark.parametrize(

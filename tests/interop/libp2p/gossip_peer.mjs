@@ -1,6 +1,5 @@
 // A js-libp2p peer with GossipSub, driven by JSON lines: node gossip_peer.mjs <protocol>
 import { createHash } from 'node:crypto'
-import readline from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { gossipsub } from '@libp2p/gossipsub'
@@ -9,8 +8,8 @@ import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { messageId } from './message_id.mjs'
+import { serve } from './serve.mjs'
 
-const say = (answer) => process.stdout.write(JSON.stringify(answer) + '\n')
 const received = []
 
 const node = await createLibp2p({
@@ -59,15 +58,4 @@ const commands = {
   connections: async () => ({ count: node.getConnections().length })
 }
 
-say({ id: node.peerId.toString(), address: node.getMultiaddrs()[0].toString() })
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const command = JSON.parse(line)
-  if (command.op === 'quit') break
-  try {
-    say({ ok: true, ...await commands[command.op](command) })
-  } catch (error) {
-    say({ ok: false, error: `${error.name}: ${error.message}` })
-  }
-}
-await node.stop()
-process.exit(0)
+await serve(node, commands)

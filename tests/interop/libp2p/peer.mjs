@@ -1,6 +1,5 @@
 // A js-libp2p peer driven by JSON lines: one command per line on stdin, one answer per line on stdout.
 import { createHash } from 'node:crypto'
-import readline from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
@@ -8,10 +7,10 @@ import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { serve } from './serve.mjs'
 
 const ECHO = '/interop/echo/1'
 const PIECE = 32 * 1024
-const say = (answer) => process.stdout.write(JSON.stringify(answer) + '\n')
 const bytes = (size) => Uint8Array.from({ length: size }, (_, index) => index % 251)
 
 async function send (stream, data) {
@@ -84,15 +83,4 @@ const commands = {
   connections: async () => ({ count: node.getConnections().length })
 }
 
-say({ id: node.peerId.toString(), address: node.getMultiaddrs()[0].toString() })
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const command = JSON.parse(line)
-  if (command.op === 'quit') break
-  try {
-    say({ ok: true, ...await commands[command.op](command) })
-  } catch (error) {
-    say({ ok: false, error: `${error.name}: ${error.message}` })
-  }
-}
-await node.stop()
-process.exit(0)
+await serve(node, commands)

@@ -1,0 +1,1 @@
+"""How simulated nodes behave: small rules that compose, with one parameter each."""

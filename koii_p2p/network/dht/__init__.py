@@ -1,0 +1,1 @@
+"""The DHT of a node: `kademlia/` driven over streams, fed by links, asked with deadlines."""
