@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Connections:
         crowd: Callable[[str], tuple[str, int]] | None = None,
         seconds: float = math.inf,
     ) -> None:
-        self._application = ASGIWrapper(application)
+        self._application = ASGIWrapper(_saying_the_end(application))
         self._config = config
         self._most = most
         self._crowd = crowd
@@ -133,3 +133,37 @@ class Connections:
         finally:
             for stream in self._open:
                 stream.socket.close()
+
+
+def _saying_the_end(application: Any) -> Any:
+    """An ASGI application whose replies say so when the connection ends with them.
+
+    Where a request's body has not been read to its end hypercorn closes the connection, and a client that has not been
+    told may have sent its next request there already (RFC 9112, section 9.6).
+    """
+
+    async def asked(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["http_version"] == "2" or not _has_body(scope):
+            await application(scope, receive, send)
+            return
+        whole = False
+
+        async def received() -> Any:
+            nonlocal whole
+            message = await receive()
+            whole = whole or (message["type"] == "http.request" and not message.get("more_body", False))
+            return message
+
+        async def answered(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and not whole:
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await application(scope, received, answered)
+
+    return asked
+
+
+def _has_body(scope: MutableMapping[str, Any]) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _value in scope["headers"])

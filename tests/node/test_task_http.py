@@ -354,6 +354,9 @@ async def test_requests_that_are_too_large_slow_or_many(tmp_path: Path) -> None:
 
         chunked = await served.client.put(f"{BASE}/kept/key", content=chunks())
         assert reason_of(chunked) == (413, "body_too_large"), "whatever length is declared"
+        assert large.headers["connection"] == chunked.headers["connection"] == "close", (
+            "what comes is not read"
+        )
         few = await served.get("/", headers={f"x-{number}": "1" for number in range(70)})
         assert reason_of(few) == (431, "head_too_large")
 
