@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from koii_p2p.records.schema import Verdict
 from koii_p2p.rounds.reputation import REPUTATION_LAG, RoundStanding, reputations
-from koii_p2p.rounds.tally import AuditorStatus, Outcome
-
-CONTRADICTED: Final = frozenset(
-    {
-        (Verdict.VALID, Outcome.REJECTED),
-        (Verdict.VALID, Outcome.CANARY),
-        (Verdict.INVALID, Outcome.APPROVED),
-    }
-)
-"""Verdicts and outcomes for which `rounds.tally` calls an auditor OVERRULED."""
+from koii_p2p.rounds.tally import AuditorStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ nothing. A sybil here does what theirs does (`test/badboy.go`), and its choices 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -26,12 +26,10 @@ from koii_p2p.gossip.parameters import (
 from koii_p2p.gossip.peers import Protocol
 from koii_p2p.gossip.wire import Control
 from koii_p2p.lab.clockwork import SECOND
-from koii_p2p.lab.gossip_net import NOT_YET, TOPIC, GossipNet
+from koii_p2p.lab.gossip_net import TOPIC, GossipNet
 from koii_p2p.lab.progress import Told, nobody
-from koii_p2p.lab.result import quantile
 from koii_p2p.lab.scenario import Attack, Defence, Latency, Network
 
-MINUTE: Final = 60 * SECOND
 LINGERING: Final = 10 * SECOND
 """How long the last message has to arrive; what has not by then is lost."""
 
@@ -49,21 +47,6 @@ COVERT_FLASH: Final = Attack(attack_at_seconds=120.0, run_seconds=300.0)
 
 SWARM: Final = Attack(sybil_links=100, sybils_at_seconds=30.0, warm_seconds=60.0, latency_ms=5.0)
 """They come when the net is up, with a hundred links each: ten to one of an honest node's (`1k-attack-4k.json`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What an attack came to. Shares are of all deliveries that are due to honest nodes; latencies are seconds."""
-
-    delivered: float
-    by_minute: tuple[float, ...]
-    """The same by minute of publication."""
-    p50: float
-    p99: float
-    latest: float
-    honest_mesh: float
-    """Which part of an honest node's mesh is honest at the end, in the mean."""
-    events: int
 
 
 def defended(defence: Defence, honest: int) -> GossipParameters:
@@ -177,11 +160,6 @@ class Sybil:
         self._net.send(self._number, peer, rpc)
 
 
-def play(attack: Attack, defence: Defence, seed: int) -> Damage:
-    """What an attack comes to. A function of its arguments."""
-    return _damage(played(attack, defence, seed), attack)
-
-
 def played(attack: Attack, defence: Defence, seed: int, told: Told = nobody) -> GossipNet:
     """The net of an attack that was played to its end, and for `LINGERING` more. A function of its arguments."""
     latency = Latency(low_ms=attack.latency_ms, high_ms=attack.latency_ms)
@@ -214,30 +192,3 @@ def _swarm(net: GossipNet, attack: Attack, sybils: dict[int, Sybil]) -> None:
         for victim in victims:
             net.connect(number, victim)
         sybil.greet(victims)
-
-
-def _damage(net: GossipNet, attack: Attack) -> Damage:
-    latencies: list[float] = []
-    due: dict[int, int] = {}
-    got: dict[int, int] = {}
-    start = int(attack.warm_seconds * SECOND)
-    for (author, sent), times in zip(net.published, net.arrivals, strict=True):
-        minute = (sent - start) // MINUTE
-        due[minute] = due.get(minute, 0) + len(times) - 1
-        arrived = [
-            (time - sent) / SECOND for node, time in enumerate(times) if time != NOT_YET and node != author
-        ]
-        got[minute] = got.get(minute, 0) + len(arrived)
-        latencies += arrived
-    latencies.sort()
-    honest = [net.honest_mesh(node) for node in range(attack.honest)]
-    whole = sum(len(router.mesh(TOPIC)) for router in net.routers)
-    return Damage(
-        delivered=len(latencies) / max(1, sum(due.values())),
-        by_minute=tuple(got[minute] / max(1, due[minute]) for minute in sorted(due)),
-        p50=quantile(latencies, 0.5) if latencies else 0.0,
-        p99=quantile(latencies, 0.99) if latencies else 0.0,
-        latest=latencies[-1] if latencies else 0.0,
-        honest_mesh=sum(honest) / whole if whole else 0.0,
-        events=net.clock.happened,
-    )

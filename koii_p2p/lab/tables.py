@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from koii_p2p.lab import result
 from koii_p2p.lab.chain import SETTLEMENT, VETO, Landed
-from koii_p2p.lab.conduct import CONTRADICTED, conduct_of
+from koii_p2p.lab.conduct import conduct_of
 from koii_p2p.lab.costs import cpu_us
 from koii_p2p.lab.observer import Final, Handed, Vote
 from koii_p2p.lab.result import Cell, Frame, add_row, empty
@@ -20,7 +20,7 @@ from koii_p2p.rounds.distribution import DistributionList
 from koii_p2p.rounds.eligibility import DRAWN, FULL_AUDIT
 from koii_p2p.rounds.reputation import standing_of
 from koii_p2p.rounds.round_records import entries_of
-from koii_p2p.rounds.tally import Outcome
+from koii_p2p.rounds.tally import CONTRADICTED, Outcome
 
 CHALLENGED = 2
 """The stage that challenges have in the table of votes."""

@@ -42,6 +42,16 @@ class AuditorStatus(IntEnum):
     """Signed two different records for one place."""
 
 
+CONTRADICTED: Final = frozenset(
+    {
+        (Verdict.VALID, Outcome.REJECTED),
+        (Verdict.VALID, Outcome.CANARY),
+        (Verdict.INVALID, Outcome.APPROVED),
+    }
+)
+"""Verdicts and outcomes for which an auditor is OVERRULED."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cast:
     """What was said in one round: `first` by those drawn, `full` in full audits, accusations, owned-up canaries.
@@ -267,10 +277,7 @@ class _Counting:
 def _status(verdict: Verdict | None, decided: Outcome) -> AuditorStatus:
     if verdict is None:
         return AuditorStatus.ABSENT
-    bad = decided in (Outcome.REJECTED, Outcome.CANARY)
-    wrong_approval = verdict is Verdict.VALID and bad
-    wrong_accusation = verdict is Verdict.INVALID and decided is Outcome.APPROVED
-    return AuditorStatus.OVERRULED if wrong_approval or wrong_accusation else AuditorStatus.DILIGENT
+    return AuditorStatus.OVERRULED if (verdict, decided) in CONTRADICTED else AuditorStatus.DILIGENT
 
 
 _STATUSES: Final = {

@@ -10,7 +10,7 @@ import pytest
 
 from koii_p2p.lab import closed_forms as forms
 from koii_p2p.lab import exact, fast
-from koii_p2p.lab.conduct import CONTRADICTED, conduct_of
+from koii_p2p.lab.conduct import conduct_of
 from koii_p2p.lab.frames import frame_of
 from koii_p2p.lab.pooling import metrics_of_frames
 from koii_p2p.lab.result import TABLES, Result, rows_of
@@ -19,7 +19,7 @@ from koii_p2p.lab.theory import theory_of
 from koii_p2p.records.schema import Verdict
 from koii_p2p.rounds.audit_rules import AuditRules, Weights
 from koii_p2p.rounds.reputation import RoundStanding
-from koii_p2p.rounds.tally import AuditorStatus, Cast, Outcome, tally
+from koii_p2p.rounds.tally import CONTRADICTED, AuditorStatus, Cast, Outcome, tally
 from tests.lab.test_closed_forms import drawn, name
 from tests.sigma import within_three_sigma
 

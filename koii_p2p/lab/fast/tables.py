@@ -16,7 +16,7 @@ import numpy as np
 from koii_p2p.gossip import wire
 from koii_p2p.gossip.wire import Message
 from koii_p2p.lab.chain import SETTLEMENT
-from koii_p2p.lab.conduct import CONTRADICTED, conduct_of
+from koii_p2p.lab.conduct import conduct_of
 from koii_p2p.lab.costs import cpu_us
 from koii_p2p.lab.fast.crew import Numbers, Shares
 from koii_p2p.lab.fast.mesh import Arrivals
@@ -45,7 +45,7 @@ from koii_p2p.records.schema import (
     Verdict,
 )
 from koii_p2p.rounds.audit_rules import Profile
-from koii_p2p.rounds.tally import Outcome
+from koii_p2p.rounds.tally import CONTRADICTED, Outcome
 
 _DIGEST = sha256(b"a digest of that length").digest()
 _SECRET = SecretKey.from_seed(_DIGEST)
