@@ -75,7 +75,7 @@ NODES: Final[Mapping[str, str]] = {
     "signed": "records that it signed",
     "audits": "calls of its task's audit function",
     "cpu_us": "modelled time of its processor; see `costs`",
-    "transactions": "transactions it sent that landed",
+    "transactions": "transactions for rounds of the run that it sent and that landed",
     "fees": "fees of those, in Roe",
     "reward": "Roe that the newest final list gives it",
     "slash": "Roe that the newest final list takes from it",

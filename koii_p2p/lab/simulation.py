@@ -317,8 +317,11 @@ class Simulation:
             return
 
         def land() -> None:
-            if execute(self.chain_slot):
-                landed = self.chain.landed[-1]
+            if not execute(self.chain_slot):
+                return
+            landed = self.chain.landed[-1]
+            # Rounds after the last only carry what is left of it to its end, as in the fast engine, which has none.
+            if landed.round < self.scenario.rounds:
                 sender.meter.transactions += transactions_of(landed)
                 sender.meter.fees += signatures_of(landed) * chain.fee_roe
 
