@@ -15,17 +15,20 @@ import trio
 from koii_p2p.limits import Limits
 
 IPV4_BITS, IPV6_BITS = 24, 56
+_LOOPBACK = ipaddress.IPv6Address("::1")
 
 
 def address_range(address: str) -> str:
     """Return the network an IP address is counted under: its /24 (IPv4) or /56 (IPv6), as text.
 
-    An IPv4 address written as IPv6 counts as IPv4. Raises `ValueError` for anything else.
+    An IPv4 address written as IPv6 counts as IPv4, and ::1 alone, whose /56 is not of this machine. Raises `ValueError` for anything else.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
     bits = IPV4_BITS if isinstance(ip, ipaddress.IPv4Address) else IPV6_BITS
+    if ip == _LOOPBACK:
+        bits = ip.max_prefixlen
     return str(ipaddress.ip_network((ip, bits), strict=False))
 
 

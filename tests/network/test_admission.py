@@ -20,6 +20,7 @@ LIMITS = replace(Limits(), connections_per_range=2, connections_per_private_rang
         ("2001:db8:1:300::1", "2001:db8:1:300::/56"),
         ("fe80::1%eth0", "fe80::/56"),
         ("127.0.0.1", "127.0.0.0/24"),
+        ("::1", "::1/128"),
     ],
 )
 def test_the_network_of_an_address(address: str, network: str) -> None:
@@ -54,6 +55,7 @@ def test_private_networks_have_a_bound_of_their_own() -> None:
     admission = Admission(LIMITS)
     for _ in range(4):
         admission.settle(entered(admission, "10.1.2.3"))
+        admission.settle(entered(admission, "::1"))
     assert admission.enter("10.1.2.4") is None
     assert admission.enter("127.0.0.1") is not None
 
