@@ -233,7 +233,7 @@ async function main() {
 
   const round = 1;
   const attempt = 0;
-  const terms = { S0: (await connection.getSlot("confirmed")) - 10, RT: 70, SW: 30, AW: 30 };
+  const terms = { S0: Math.max(0, (await connection.getSlot("confirmed")) - 10), RT: 70, SW: 30, AW: 30 };
   const bounty = 3n * KOII;
   const create = page.build(programId, "CreateTask", { creator: creator.publicKey, task, vault, system }, {
     nonce,
