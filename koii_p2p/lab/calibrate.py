@@ -29,12 +29,11 @@ _HONEST: Final = "honest"
 _CHEATER: Final = "wrong-value"
 _COUNTED: Final = ("commitment", "list", "veto")
 _SEEDS: Final = 5
-_DIALS: Final = 8
-"""Connections up to which a real node dials others: `NetworkSettings.target_peers`."""
 _LOOPBACK_MS: Final = 3.0
 """From one process of a machine to another, with the time until that gets a core: a millisecond at the least, three in
 the middle of what traces of five nodes on two busy cores say. It has no tail, which a busy machine has."""
-_MORE_ROUNDS: Final = 2
+_MORE_ROUNDS: Final = 10
+"""The last list is settled in periods after the last round, whose presences count for the rounds before."""
 
 SLOTS_TO_LIST: Final = "slots_to_list"
 SPREADING: Final = ("delivery", "propagation_p50", "propagation_p99", "propagation_last")
@@ -110,7 +109,8 @@ def same_net(real: Testnet, settings: Mapping[str, Any]) -> Experiment:
         "question": "Does the simulator come to what real nodes came to?",
         "rounds": real.rounds + _MORE_ROUNDS,
         "seeds": _SEEDS,
-        "network": {"nodes": real.nodes, "degree": min(real.nodes - 1, _DIALS), "latency": _LOOPBACK_MS},
+        # By `koii-p2p peers`, in testnets of up to twenty nodes each is linked to all others before the first round.
+        "network": {"nodes": real.nodes, "degree": real.nodes - 1, "latency": _LOOPBACK_MS},
         "protocol": {
             "round_time": round_time,
             "submission_window": submission_window,

@@ -185,13 +185,14 @@ def _gossip(tables: Tables) -> Iterable[Metric]:
         "ms",
         "time until the last node had a record: 99th percentile over records",
     )
-    duplicates = _sum(list(rows_of(tables["nodes"])), "duplicates")
+    nodes = list(rows_of(tables["nodes"]))
+    heard = _sum(nodes, "heard")
     yield Metric(
         "duplicates",
-        duplicates / reached if reached else None,
+        _sum(nodes, "duplicates") / heard if heard else None,
         "messages",
-        "gossip messages that a node had already, for each record that it took in",
-        reached,
+        "gossip messages that a node had already, for each that it had not",
+        heard,
     )
 
 

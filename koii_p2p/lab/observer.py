@@ -25,6 +25,8 @@ class Meter:
     received_frames: int = 0
     lost_frames: int = 0
     duplicates: int = 0
+    heard: int = 0
+    """Gossip messages that it had not, records of all kinds."""
     records: int = 0
     """Records that were judged."""
     verified: int = 0

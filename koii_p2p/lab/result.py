@@ -70,6 +70,7 @@ NODES: Final[Mapping[str, str]] = {
     "received_bytes": "bytes that it received from peers",
     "sent_frames": "gossip frames that it sent",
     "duplicates": "gossip messages that it had already",
+    "heard": "gossip messages that it had not, presences among them",
     "lost_frames": "frames to it that were lost",
     "verified": "signatures that it checked",
     "signed": "records that it signed",

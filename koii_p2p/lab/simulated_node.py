@@ -347,6 +347,7 @@ class SimulatedNode:
         before = counted.verified
         judgement, record = self.engine.receive(raw, source, slot, kinds=kinds)
         meter.records += 1
+        meter.heard += source is Source.GOSSIP
         meter.verified += counted.verified - before
         if record is not None and slot is None:
             self._keep(record, heard=source is not Source.OWN)

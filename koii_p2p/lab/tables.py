@@ -253,6 +253,7 @@ class _Tables:
                     "received_bytes": meter.received_bytes,
                     "sent_frames": meter.sent_frames,
                     "duplicates": meter.duplicates + (node.duplicates_now() if node.running else 0),
+                    "heard": meter.heard,
                     "lost_frames": meter.lost_frames,
                     "verified": meter.verified,
                     "signed": meter.signed,

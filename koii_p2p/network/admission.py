@@ -21,7 +21,8 @@ _LOOPBACK = ipaddress.IPv6Address("::1")
 def address_range(address: str) -> str:
     """Return the network an IP address is counted under: its /24 (IPv4) or /56 (IPv6), as text.
 
-    An IPv4 address written as IPv6 counts as IPv4, and ::1 alone, whose /56 is not of this machine. Raises `ValueError` for anything else.
+    An IPv4 address written as IPv6 counts as IPv4, and ::1 alone, whose /56 is not of this machine. Raises
+    `ValueError` for anything else.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:

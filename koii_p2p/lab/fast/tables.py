@@ -384,6 +384,7 @@ def _nodes(play: Play, played: Sequence[Played], spoken: Sequence[tuple[int, _Re
         "received_bytes": traffic.received_bytes.tolist(),
         "sent_frames": traffic.sent.tolist(),
         "duplicates": traffic.duplicates.tolist(),
+        "heard": list(verified.tolist()),
         "lost_frames": [0] * count,
         "verified": verified.tolist(),
         "signed": list(own_records.tolist()),
