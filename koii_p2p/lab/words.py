@@ -29,7 +29,7 @@ TITLES: Final = {
     "propagation_p50": "Time until half of the nodes have a record",
     "propagation_p99": "Time until 99 of 100 nodes have a record",
     "propagation_last": "Time until the last node has a record",
-    "duplicates": "Duplicates per record",
+    "duplicates": "Duplicates per message",
     "delivered": "Messages delivered to honest nodes",
     "in_time": "Delivered within 6 s",
     "delivered_worst": "Delivered, in the worst 10 s",
