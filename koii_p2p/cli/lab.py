@@ -236,12 +236,6 @@ def calibrate(
             help="Milliseconds of a slot. Unless given, or in --file: so many that the nodes keep up here.",
         ),
     ] = None,
-    bench: Annotated[
-        Path | None,
-        typer.Option(
-            "--bench", help="Take a net that `scripts/bench/round.py --json` measured, and start none."
-        ),
-    ] = None,
     settings: SetOption = None,
     out: OutOption = None,
     processes: ProcessesOption = None,
@@ -250,16 +244,11 @@ def calibrate(
     require_lab()
     form = settings_of(ctx).output
     from koii_p2p.cli.lab_calibrate import calibrated, pairs_json, pairs_table, testnet_played, topology_of
-    from koii_p2p.lab.calibrate import read_bench
 
     given = tuple((name, values[0]) for name, values in map(settings_given, settings or []))
     folder = out or Path(_RUNS) / "calibrate"
     folder.mkdir(parents=True, exist_ok=True)
-    real = (
-        testnet_played(topology_of(file, nodes, slot_ms), folder)
-        if bench is None
-        else read_bench(bench, nodes)
-    )
+    real = testnet_played(topology_of(file, nodes, slot_ms), folder)
     pairs = calibrated(real, given, folder, _workers(processes, None))
     print_result({"folder": str(folder), "metrics": pairs_json(pairs)}, pairs_table(pairs), form)
 

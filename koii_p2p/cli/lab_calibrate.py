@@ -19,15 +19,25 @@ from koii_p2p.cli.output import table
 from koii_p2p.cli.settings import PREFIX
 from koii_p2p.cli.testnet_view import View
 from koii_p2p.errors import CheckFailed
-from koii_p2p.lab.calibrate import Pair, Testnet, beside, read_outcome, same_net, simulated, spreading
+from koii_p2p.lab.calibrate import (
+    Pair,
+    Testnet,
+    Use,
+    beside,
+    read_outcome,
+    same_net,
+    simulated,
+    spreading,
+    used,
+)
 from koii_p2p.lab.experiment import Settings
 from koii_p2p.lab.report import write_report
 from koii_p2p.lab.runs import run_into
 from koii_p2p.lab.words import interval, metric_title, number, unit_of
 from koii_p2p.lab.workers import Workers
 from koii_p2p.testnets.folder import NetFolder
+from koii_p2p.testnets.meter import NodeUse, run_measured
 from koii_p2p.testnets.outcome import outcome_json
-from koii_p2p.testnets.run import run_testnet
 from koii_p2p.testnets.timing import round_lengths, stretch_for, stretched
 from koii_p2p.testnets.topology import Topology, load_topology
 
@@ -46,12 +56,15 @@ def topology_of(file: Path | None, nodes: int | None, slot_ms: int | None) -> To
 
 
 def testnet_played(topology: Topology, folder: Path) -> Testnet:
-    """Run a testnet, keep what it came to in the folder, and read it. Raises `OperatorError`."""
+    """Run a testnet and measure a round of it, keep what it came to in the folder, and read it.
+
+    Raises `OperatorError`.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     rule = partial(rule_of, topology.task)
     net = NetFolder(folder / "net")
     with View(to_stderr=True) as view:
-        run = trio.run(partial(run_testnet, topology, net, environment, view, rule=rule))
+        run, measured = trio.run(partial(run_measured, topology, net, environment, view, rule=rule))
     if not run.ok:
         raise CheckFailed(
             "The testnet did not come to what was expected.",
@@ -67,7 +80,13 @@ def testnet_played(topology: Topology, folder: Path) -> Testnet:
     traces = [net.trace(row.node.name) for row in run.outcome.nodes]
     first = run.outcome.first
     spread = spreading(traces, range(first, first + topology.rounds))
-    return replace(found, metrics=(*found.metrics, *spread))
+    return replace(found, metrics=(*found.metrics, *spread, *used([_use(one) for one in measured.uses])))
+
+
+def _use(one: NodeUse) -> Use:
+    whole, duplicates = one.whole, one.gossip.get("duplicates", 0)
+    heard = one.gossip.get("received", 0) - duplicates
+    return Use(whole.sent, whole.received, whole.cpu_seconds, heard, duplicates)
 
 
 def calibrated(real: Testnet, settings: Settings, folder: Path, workers: Workers) -> tuple[Pair, ...]:

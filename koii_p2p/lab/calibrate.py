@@ -1,9 +1,8 @@
 """The simulator beside a testnet of real nodes: the same net, the same numbers, and how far they are apart.
 
-A testnet's numbers come from two documents: what `koii-p2p testnet up --output json` prints, and, for bytes, time of
-processors and duplicates, what `scripts/bench/round.py --json` prints, which reads them from outside of the nodes. From
-either a scenario is made that is the same net, as far as a scenario can say it. How records spread comes from what
-nodes traced (`testnet up --trace`).
+What a testnet came to is what `koii-p2p testnet up --output json` prints. From that a scenario is made that is the same
+net, as far as a scenario can say it. How records spread comes from what nodes traced (`testnet up --trace`), and what a
+round took of them was read from outside (`testnets.meter`).
 """
 
 from __future__ import annotations
@@ -73,22 +72,51 @@ def read_outcome(file: Path, lengths: tuple[int, int, int, int]) -> Testnet:
     try:
         return _outcome(found, lengths)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _not_ours(file, "`koii-p2p testnet up --output json`", error) from error
+        raise ConfigurationError(
+            f"The document {file} cannot be used.",
+            f"It is not what `koii-p2p testnet up --output json` prints: {type(error).__name__}: {error}.",
+            "Name the right file.",
+        ) from error
 
 
-def read_bench(file: Path, nodes: int | None = None) -> Testnet:
-    """Read a net of what `scripts/bench/round.py --json` printed: the first, or the one with so many nodes.
-
-    Raises `ConfigurationError`.
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one real node used in one round: bytes over TCP to and from other nodes, seconds of processor time with its
+    task's, and gossip messages that it had not and had already.
     """
-    found = _document(file)
-    try:
-        nets = [net for net in found["nets"] if nodes in (None, net["nodes"])]
-        if not nets:
-            raise ValueError(f"there is no net of {nodes} nodes in it")
-        return _bench(nets[0])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _not_ours(file, "`scripts/bench/round.py --json`", error) from error
+
+    sent: int
+    received: int
+    cpu_seconds: float
+    heard: int
+    duplicates: int
+
+
+def used(uses: Sequence[Use]) -> tuple[Metric, ...]:
+    """What a round took of real nodes, in everything that they do: metrics as a simulation has them."""
+    heard = sum(use.heard for use in uses)
+    return (
+        _mean("sent_bytes", [use.sent for use in uses], "bytes", "bytes over TCP to other nodes in a round"),
+        _mean(
+            "received_bytes",
+            [use.received for use in uses],
+            "bytes",
+            "bytes over TCP from other nodes in a round",
+        ),
+        _mean(
+            "cpu",
+            [use.cpu_seconds * 1e6 for use in uses],
+            "us",
+            "processor time of a node and its task in a round",
+        ),
+        Metric(
+            "duplicates",
+            sum(use.duplicates for use in uses) / heard if heard else None,
+            "messages",
+            "gossip messages that a node had already, for each that it had not",
+            heard,
+        ),
+    )
 
 
 def spreading(traces: Sequence[Path], rounds: Container[int]) -> tuple[Metric, ...]:
@@ -194,53 +222,6 @@ def _outcome(found: Mapping[str, Any], lengths: tuple[int, int, int, int]) -> Te
     return Testnet(len(nodes), len(cheaters), len(counted), lengths, metrics)
 
 
-def _bench(net: Mapping[str, Any]) -> Testnet:
-    uses, coverage = net["uses"], net["coverage"]
-    if "lengths" not in net:
-        raise ValueError("it does not say how long slots were: measure again")
-    found = net["lengths"]
-    lengths = (
-        int(found["slot_ms"]),
-        int(found["round_time"]),
-        int(found["submission_window"]),
-        int(found["audit_window"]),
-    )
-    due, cast = int(coverage["ballots_due"]), int(coverage["ballots"])
-    received = [int(use["gossip"]["received"]) - int(use["gossip"]["duplicates"]) for use in uses]
-    duplicates = [int(use["gossip"]["duplicates"]) for use in uses]
-    metrics = (
-        proportion(
-            "vote_coverage", cast, due, "audits given to honest nodes whose vote is in the commitments"
-        ),
-        _mean(
-            "sent_bytes",
-            [sum(int(phase["sent"]) for phase in use["phases"]) for use in uses],
-            "bytes",
-            "bytes over TCP to other nodes in a round, of everything that a node does",
-        ),
-        _mean(
-            "received_bytes",
-            [sum(int(phase["received"]) for phase in use["phases"]) for use in uses],
-            "bytes",
-            "bytes over TCP from other nodes in a round, of everything that a node does",
-        ),
-        _mean(
-            "cpu",
-            [sum(float(phase["cpu_seconds"]) for phase in use["phases"]) * 1e6 for use in uses],
-            "us",
-            "processor time of a node and its task in a round, of everything that it does",
-        ),
-        Metric(
-            "duplicates",
-            sum(duplicates) / sum(received) if sum(received) else None,
-            "messages",
-            "gossip messages that a node had already, for each that it had not",
-            sum(received),
-        ),
-    )
-    return Testnet(int(net["nodes"]), 1, 1, lengths, metrics)
-
-
 def _pair(real: Metric, other: Metric) -> Pair:
     ratio = other.value / real.value if real.value and other.value is not None else None
     if real.low is None or real.high is None or other.low is None or other.high is None:
@@ -270,11 +251,3 @@ def _document(file: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(what, f"{error}.", "Name the right file.") from error
     return found
-
-
-def _not_ours(file: Path, source: str, error: Exception) -> ConfigurationError:
-    return ConfigurationError(
-        f"The document {file} cannot be used.",
-        f"It is not what {source} prints: {type(error).__name__}: {error}.",
-        "Name the right file.",
-    )

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -35,17 +34,16 @@ from solders.pubkey import Pubkey
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from round_meter import Meter, NodeUse, PhaseUse
-
 from koii_p2p.cli.settings import PREFIX
-from koii_p2p.errors import OperatorError, raise_operator_error
+from koii_p2p.errors import OperatorError
 from koii_p2p.testnets.check import CheckedRound
 from koii_p2p.testnets.expect import VOTED
 from koii_p2p.testnets.folder import NetFolder
 from koii_p2p.testnets.identity import HONEST
+from koii_p2p.testnets.meter import Measured, NodeUse, PhaseUse, run_measured
 from koii_p2p.testnets.net import RunningNet
 from koii_p2p.testnets.outcome import Outcome
-from koii_p2p.testnets.run import Run, run_testnet
+from koii_p2p.testnets.run import Run
 from koii_p2p.testnets.timing import RoundLengths, round_lengths, stretched
 from koii_p2p.testnets.topology import Topology
 from koii_p2p.testnets.watch import Snapshot
@@ -98,38 +96,24 @@ class Result:
     first: int
 
 
-class Audience:
-    """Starts the meter once the nodes are ready, and says on stderr what happens."""
+class Listener:
+    """Says on stderr what happens; is shown nothing else."""
 
-    def __init__(self, nursery: trio.Nursery, say: Callable[[str], object]) -> None:
-        self.meter: Meter | None = None
-        self.round = 0
-        self._nursery = nursery
+    def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
 
     def note(self, text: str) -> None:
         """One sentence about what was done."""
         self._say(text)
 
-    def show(self, net: RunningNet, _snapshot: Snapshot) -> None:
-        """Begin to measure."""
-        if self.meter is None:
-            self.round = net.rounds - 1
-            self.meter = Meter(net, self.round)
-            self._nursery.start_soon(self.meter.run)
+    def show(self, _net: RunningNet, _snapshot: Snapshot) -> None:
+        """What the testnet looks like now."""
 
 
 async def measure(topology: Topology, folder: Path, say: Callable[[str], object]) -> Result:
     """Run a net and measure it. Raises `OperatorError` subclasses."""
-    try:
-        async with trio.open_nursery() as nursery:
-            audience = Audience(nursery, say)
-            run = await run_testnet(topology, NetFolder(folder), environment(), audience)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise_operator_error(group)
-    assert audience.meter is not None, "the testnet was watched"
-    return result_of(topology, run, audience.round, audience.meter)
+    run, measured = await run_measured(topology, NetFolder(folder), environment(), Listener(say))
+    return result_of(topology, run, measured)
 
 
 def environment() -> dict[str, str]:
@@ -137,16 +121,15 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
-def result_of(topology: Topology, run: Run, number: int, meter: Meter) -> Result:
+def result_of(topology: Topology, run: Run, measured: Measured) -> Result:
     """Put together how a run ended and what was measured."""
-    outcome = run.outcome
-    uses = tuple(meter.uses.values()) if meter.done else ()
+    outcome, uses = run.outcome, measured.uses
     coverage = coverage_of(outcome)
     slashed = tuple(
         row.node.name for row in outcome.nodes if row.node.behaviour == HONEST and (row.slash or row.taken)
     )
     failures = [*(str(one) for one in outcome.report.findings), *outcome.failures, *run.deaths]
-    if not meter.done:
+    if not uses:
         failures.append("the testnet ended before the measured period")
     if coverage.share < 1.0:
         failures.append("something that was due from an honest node is in no commitment")
@@ -159,10 +142,10 @@ def result_of(topology: Topology, run: Run, number: int, meter: Meter) -> Result
         failures=tuple(failures),
         coverage=coverage,
         honest_slashed=slashed,
-        floor=floor_of(outcome.report.rounds[number]),
+        floor=floor_of(outcome.report.rounds[measured.number]),
         uses=uses,
         seconds=run.seconds,
-        round_seconds=whole_of(uses[0]).seconds if uses else 0.0,
+        round_seconds=uses[0].whole.seconds if uses else 0.0,
         first=outcome.first,
     )
 
@@ -211,7 +194,7 @@ def _lines(result: Result) -> Iterator[str]:
     for phases in zip(*(use.phases for use in result.uses), strict=True):
         yield _phase(result.nodes, phases[0].phase, phases)
     if result.uses:
-        yield _phase(result.nodes, "together", [whole_of(use) for use in result.uses])
+        yield _phase(result.nodes, "together", [use.whole for use in result.uses])
     floor, covered = result.floor, result.coverage
     start = _mean(use.start_cpu_seconds for use in result.uses)
     slashed = ", ".join(result.honest_slashed) or "none"
@@ -232,18 +215,6 @@ def _phase(nodes: int, name: str, phases: Sequence[PhaseUse]) -> str:
     return (
         f"{nodes:5} {name:11} {phases[0].seconds:6.1f} {_mean(cpu):7.2f} {max(cpu):7.2f}"
         f" {sent / 1e3:8.1f} {received / 1e3:8.1f} {_mean(memory):5.0f} {max(memory):5.0f}"
-    )
-
-
-def whole_of(use: NodeUse) -> PhaseUse:
-    """Return the windows of a node put together."""
-    return PhaseUse(
-        "together",
-        sum(one.seconds for one in use.phases),
-        sum(one.cpu_seconds for one in use.phases),
-        sum(one.sent for one in use.phases),
-        sum(one.received for one in use.phases),
-        max(one.peak_mb for one in use.phases),
     )
 
 
@@ -290,8 +261,6 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="keep the nets here: logs, homes, evidence")
     options = parser.parse_args()
-    if shutil.which("ss") is None:
-        parser.error("the command `ss` of iproute2 counts the bytes, and is not installed")
     sizes = [3] if options.quick else [int(text) for text in options.nodes.split(",")]
     began = time.monotonic()
 

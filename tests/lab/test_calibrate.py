@@ -9,7 +9,7 @@ import pytest
 
 from koii_p2p.cli.lab_calibrate import topology_of
 from koii_p2p.errors import ConfigurationError
-from koii_p2p.lab.calibrate import SLOTS_TO_LIST, beside, read_bench, read_outcome, same_net, simulated
+from koii_p2p.lab.calibrate import SLOTS_TO_LIST, Use, beside, read_outcome, same_net, simulated, used
 from koii_p2p.lab.result import Metric
 from koii_p2p.lab.runs import findings_of
 from koii_p2p.lab.workers import ThisProcess
@@ -74,31 +74,13 @@ def test_what_a_testnet_came_to(tmp_path: Path) -> None:
     assert metrics[SLOTS_TO_LIST].value == 25.0
 
 
-def test_a_net_that_was_measured_from_outside(tmp_path: Path) -> None:
-    def phase(seconds: float, sent: int) -> dict[str, float]:
-        return {"seconds": seconds, "cpu_seconds": 0.5, "sent": sent, "received": 2 * sent, "peak_mb": 1}
-
-    phases = [phase(4.0, 1000), phase(5.0, 2000), phase(3.0, 500)]
-    net = {
-        "nodes": 10,
-        "lengths": {"slot_ms": 400, "round_time": 124, "submission_window": 41, "audit_window": 52},
-        "coverage": {"ballots_due": 9, "ballots": 9, "submissions_due": 9, "submissions": 9},
-        "uses": [{"phases": phases, "gossip": {"received": 30, "duplicates": 20}}] * 2,
-    }
-    file = written(tmp_path, {"nets": [{**net, "nodes": 5}, net]})
-    found = read_bench(file, 10)
-    metrics = {one.name: one for one in found.metrics}
-    assert found.lengths == (400, 124, 41, 52)
-    assert metrics["sent_bytes"].value == 3500
-    assert metrics["received_bytes"].value == 7000
-    assert metrics["cpu"].value == 1.5e6
-    assert metrics["duplicates"].value == 2.0
-    assert read_bench(file).nodes == 5
-    with pytest.raises(ConfigurationError, match="no net of 7 nodes"):
-        read_bench(file, 7)
-    old = {name: value for name, value in net.items() if name != "lengths"}
-    with pytest.raises(ConfigurationError, match="how long slots were"):
-        read_bench(written(tmp_path, {"nets": [old]}))
+def test_what_a_round_took_of_real_nodes() -> None:
+    found = {one.name: one for one in used([Use(3000, 6000, 1.0, 10, 20), Use(4000, 8000, 2.0, 10, 30)])}
+    assert found["sent_bytes"].value == 3500
+    assert found["received_bytes"].value == 7000
+    assert found["cpu"].value == 1.5e6
+    assert found["duplicates"].value == 2.5
+    assert {one.value for one in used([])} == {None}, "its testnet ended before"
 
 
 def test_the_same_net_is_played_and_its_numbers_stand_beside(tmp_path: Path) -> None:
@@ -148,10 +130,10 @@ def test_documents_that_are_none(tmp_path: Path, document: object, why: str) -> 
 
 def test_a_document_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        read_bench(tmp_path / "none.json")
+        read_outcome(tmp_path / "none.json", LENGTHS)
     (tmp_path / "text.json").write_text("{")
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        read_bench(tmp_path / "text.json")
+        read_outcome(tmp_path / "text.json", LENGTHS)
 
 
 def test_slots_are_so_long_that_the_nodes_keep_up_unless_it_is_said(

@@ -12,16 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from koii_p2p.testnets.run import outcome_from
-from koii_p2p.testnets.timing import round_lengths
-from koii_p2p.testnets.topology import Topology
-from tests.testnets.played import played
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "bench"))
-
-from round import Coverage, Floor, as_json, coverage_of, floor_of, report, topology_of, whole_of
-from round import Result as Measured
-from round_meter import (
+from koii_p2p.testnets.meter import (
     NodeUse,
     PhaseUse,
     Traffic,
@@ -31,6 +22,15 @@ from round_meter import (
     sockets_in,
     windows_of,
 )
+from koii_p2p.testnets.run import outcome_from
+from koii_p2p.testnets.timing import round_lengths
+from koii_p2p.testnets.topology import Topology
+from tests.testnets.played import played
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "bench"))
+
+from round import Coverage, Floor, as_json, coverage_of, floor_of, report, topology_of
+from round import Result as Measured
 
 BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
@@ -124,7 +124,7 @@ def test_cpu_and_peak_memory_of_a_process_are_read_from_outside() -> None:
 
 def test_the_table_and_the_json_say_the_same() -> None:
     good = result(8)
-    assert whole_of(good.uses[0]) == PhaseUse("together", 9.0, 2.0, 4000, 6000, 95.0)
+    assert good.uses[0].whole == PhaseUse("together", 9.0, 2.0, 4000, 6000, 95.0)
     text = report([good])
     assert "8 of 8 submissions and 8 of 8 ballots" in text
     assert "received 50, duplicates 30, forwarded 40" in text

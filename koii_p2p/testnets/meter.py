@@ -1,13 +1,15 @@
-"""What each node of a running testnet uses in the windows of one period: CPU, memory, bytes between nodes.
+"""What each node of a testnet uses in the windows of one period: CPU, memory, bytes between nodes.
 
 Read from outside by process id (Linux, proc(5) and `ss` of iproute2), a node's task worker counted with it, so that the
-measurement costs the nodes nothing.
+measurement costs the nodes nothing. The period is that of the last round, in which the one before it is paid: together
+the work of one whole round.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections import defaultdict
@@ -20,9 +22,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-from koii_p2p.errors import ChainError, NetworkError
+from koii_p2p.errors import ChainError, ConfigurationError, NetworkError, raise_operator_error
 from koii_p2p.rounds.clock import RoundClock, Window
+from koii_p2p.testnets.folder import NetFolder
 from koii_p2p.testnets.net import NetNode, RunningNet
+from koii_p2p.testnets.run import Audience, ListRule, Run, koiis_rule, run_testnet
+from koii_p2p.testnets.topology import Topology
+from koii_p2p.testnets.watch import Snapshot
 
 PROC: Final = Path("/proc")
 TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -62,6 +68,74 @@ class NodeUse:
     gossip: Mapping[str, int] = field(default_factory=dict)
     """Messages in the whole period: received (copies included), duplicates, forwarded."""
 
+    @property
+    def whole(self) -> PhaseUse:
+        """All windows together."""
+        return PhaseUse(
+            "together",
+            sum(one.seconds for one in self.phases),
+            sum(one.cpu_seconds for one in self.phases),
+            sum(one.sent for one in self.phases),
+            sum(one.received for one in self.phases),
+            max(one.peak_mb for one in self.phases),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the nodes of a testnet used in the period of round `number`; `uses` is empty if it ended before."""
+
+    number: int
+    uses: tuple[NodeUse, ...]
+
+
+async def run_measured(
+    topology: Topology,
+    folder: NetFolder,
+    environment: Mapping[str, str],
+    audience: Audience,
+    *,
+    rule: ListRule = koiis_rule,
+) -> tuple[Run, Measured]:
+    """Run a testnet as `run_testnet` does, and measure the period of its last round.
+
+    Raises as that does, and `ConfigurationError` where bytes cannot be counted.
+    """
+    if shutil.which(SS[0]) is None:
+        raise ConfigurationError(
+            "What nodes use cannot be measured.",
+            "The command `ss`, which counts the bytes of connections, is not installed.",
+            "Install iproute2.",
+        )
+    try:
+        async with trio.open_nursery() as nursery:
+            measuring = _Measuring(audience, nursery)
+            run = await run_testnet(topology, folder, environment, measuring, rule=rule)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise_operator_error(group)
+    meter = measuring.meter
+    assert meter is not None, "the testnet was watched"
+    return run, Measured(meter.number, tuple(meter.uses.values()) if meter.done else ())
+
+
+class _Measuring:
+    """An audience that starts the meter once the nodes are ready, and passes on what it is told."""
+
+    def __init__(self, audience: Audience, nursery: trio.Nursery) -> None:
+        self.meter: Meter | None = None
+        self._audience = audience
+        self._nursery = nursery
+
+    def note(self, text: str) -> None:
+        self._audience.note(text)
+
+    def show(self, net: RunningNet, snapshot: Snapshot) -> None:
+        if self.meter is None:
+            self.meter = Meter(net, net.rounds - 1)
+            self._nursery.start_soon(self.meter.run)
+        self._audience.show(net, snapshot)
+
 
 def windows_of(clock: RoundClock, number: int) -> tuple[tuple[str, Window], ...]:
     """The windows of a period in which round `number` is submitted and audited, one after the other.
@@ -81,7 +155,7 @@ class Meter:
 
     def __init__(self, net: RunningNet, number: int) -> None:
         self._net = net
-        self._number = number
+        self.number = number
         self._listening = {int(address.split("/")[4]) for node in net.nodes for address in node.addresses}
         #: By inode: whose it is, and what was seen last.
         self._sockets: dict[str, tuple[int, Traffic]] = {}
@@ -91,7 +165,7 @@ class Meter:
     async def run(self) -> None:
         """Measure; `uses` is complete when this returns. Bounded by the testnet, which has its own end."""
         assert self._net.terms is not None, "the testnet was started"
-        windows = windows_of(self._net.terms.clock, self._number)
+        windows = windows_of(self._net.terms.clock, self.number)
         await self._reach(windows[0][1].opens)
         before = await self._gossip()
         for name, window in windows:
