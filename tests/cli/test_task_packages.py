@@ -44,7 +44,7 @@ def test_a_package_is_shown_and_nothing_is_written(
     home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "task"
-    shutil.copytree(EXAMPLE, folder)
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".env").write_text("SECRET=1")
     found = printed(capsys, "task", "pack", str(folder))
     assert isinstance(found, dict)
@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_task_is_refused_in_one_sentence(
 
     assert "config-task.yml is missing" in why("task", "pack", str(tmp_path))
     folder = tmp_path / "task"
-    shutil.copytree(EXAMPLE, folder)
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "link").symlink_to("/etc/passwd")
     assert "link is a link" in why("task", "pack", str(folder))
     (folder / "link").unlink()
