@@ -166,4 +166,7 @@ def _saying_the_end(application: Any) -> Any:
 
 
 def _has_body(scope: MutableMapping[str, Any]) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _value in scope["headers"])
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

@@ -357,6 +357,9 @@ async def test_requests_that_are_too_large_slow_or_many(tmp_path: Path) -> None:
         assert large.headers["connection"] == chunked.headers["connection"] == "close", (
             "what comes is not read"
         )
+        read = await served.client.put(f"{BASE}/kept/key", content=b"value")
+        nothing = await served.client.post("/no/such/path", content=b"")
+        assert "connection" not in {*read.headers, *nothing.headers}
         few = await served.get("/", headers={f"x-{number}": "1" for number in range(70)})
         assert reason_of(few) == (431, "head_too_large")
 
