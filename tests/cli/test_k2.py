@@ -19,6 +19,7 @@ import trio
 from solders.keypair import Keypair
 
 from koii_p2p.cli.main import run
+from koii_p2p.settlement.rpc import RpcClient
 from tests.localk2.anchored import DIGEST, anchored_task
 from tests.localk2.chain import K2Process, k2_process
 
@@ -74,6 +75,12 @@ def shell(k2: K2Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     return Shell(k2.address["url"], tmp_path / "home", capsys)
 
 
+async def reached(url: str, slot: int) -> None:
+    async with RpcClient(url) as rpc:
+        while await rpc.get_slot() < slot:
+            await trio.sleep(0.02)
+
+
 def test_faults_are_shown_changed_and_cleared(shell: Shell) -> None:
     assert shell.found("faults")["faults"]["drop"] == 0
     changed = shell.found("faults", "--drop", "0.2", "--wrong", "id", "--wrong-share", "0", "--reorder")[
@@ -100,6 +107,7 @@ def test_a_k2_that_was_not_started_for_it_refuses(tmp_path: Path, capsys: pytest
 
 
 def test_slots_are_rolled_back_and_history_is_pruned(shell: Shell) -> None:
+    trio.run(reached, shell.url, 6)
     to = str(Keypair().pubkey())
     signature = shell.found("airdrop", to, "5")["signature"]
     slot = shell.found("show", "tx", signature)["slot"]
