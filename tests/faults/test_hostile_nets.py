@@ -22,7 +22,7 @@ from tests.faults.parties import Party, about, everything, party
 from tests.faults.victim import CALM
 from tests.gossip.net import Net as VirtualNet
 from tests.gossip.net import name
-from tests.gossip.test_net import dropped_by, publish_many, share
+from tests.gossip.test_net import dropped_by, publish_many, share, surround
 from tests.network.nets import TOPIC, Node, net
 from tests.network.nets import until as until_within
 from tests.node.peers import BALLOTS, PLAYED, ROUND, SUBMISSIONS
@@ -94,12 +94,7 @@ def test_case_14_the_router_alone_among_hundreds_of_sybils(seed: int) -> None:
     virtual = VirtualNet(honest + sybils, seed, parameters=GossipParameters(degrees=degrees_for(64)))
     virtual.verdict = dropped_by(range(honest, honest + sybils))
     virtual.subscribe()
-    for sybil in range(honest, honest + sybils):
-        for node in range(honest):
-            virtual.connect(sybil, node)
-    for node in range(honest):
-        for step in (1, 2, 3):
-            virtual.connect(node, (node + step) % honest)
+    surround(virtual, honest, sybils, links=3)
     virtual.run(3_000)
     payloads = [b"vote-%02d" % number for number in range(20)]
     for number, data in enumerate(payloads):
@@ -119,12 +114,7 @@ def test_case_15_a_covert_flash_costs_a_percent_and_meshes_recover_in_two_minute
     """
     honest, sybils = 10, 40
     virtual = VirtualNet(honest + sybils, seed, parameters=GossipParameters(degrees=degrees_for(50)))
-    for sybil in range(honest, honest + sybils):
-        for node in range(honest):
-            virtual.connect(sybil, node)
-    for node in range(honest):
-        for step in (1, 2):
-            virtual.connect(node, (node + step) % honest)
+    surround(virtual, honest, sybils, links=2)
     virtual.subscribe()
     virtual.run(5_000)
     publish_many(virtual, 120, 1_000)

@@ -202,6 +202,16 @@ def dropped_by(numbers: range) -> Callable[[Node, Deliver], Verdict]:
     return lambda node, deliver: Verdict.IGNORE if node.key in keys else Verdict.ACCEPT
 
 
+def surround(net: Net, honest: int, sybils: int, *, links: int) -> None:
+    """Link each sybil to all honest nodes, and each of those to so many that follow it in a ring."""
+    for sybil in range(honest, honest + sybils):
+        for node in range(honest):
+            net.connect(sybil, node)
+    for node in range(honest):
+        for step in range(1, links + 1):
+            net.connect(node, (node + step) % honest)
+
+
 def share(net: Net, payloads: list[bytes], honest: int) -> float:
     """Which share of the messages the honest nodes have."""
     had = sum(data in net.node(number).delivered for number in range(honest) for data in payloads)
@@ -215,12 +225,7 @@ def test_a_cold_boot_among_twenty_times_as_many_sybils_delivers_99_percent(seed:
     net = Net(honest + sybils, seed, parameters=GossipParameters(degrees=degrees_for(64)))
     net.verdict = dropped_by(range(honest, honest + sybils))
     net.subscribe()
-    for sybil in range(honest, honest + sybils):
-        for node in range(honest):
-            net.connect(sybil, node)
-    for node in range(honest):
-        for step in (1, 2, 3):
-            net.connect(node, (node + step) % honest)
+    surround(net, honest, sybils, links=3)
     net.run(5_000)
     payloads = [b"vote-%02d" % number for number in range(30)]
     for number, data in enumerate(payloads):
@@ -236,12 +241,7 @@ def test_a_covert_flash_takes_no_more_than_a_percent_in_any_minute(seed: int) ->
     """Sybils, four to each honest node and linked to all, behave, hold the meshes, and all fall silent at once."""
     honest, sybils = 10, 40
     net = Net(honest + sybils, seed, parameters=GossipParameters(degrees=degrees_for(50)))
-    for sybil in range(honest, honest + sybils):
-        for node in range(honest):
-            net.connect(sybil, node)
-    for node in range(honest):
-        for step in (1, 2):
-            net.connect(node, (node + step) % honest)
+    surround(net, honest, sybils, links=2)
     net.subscribe()
     net.run(5_000)
     publish_many(net, 25, 1_000)
